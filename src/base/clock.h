@@ -1,0 +1,15 @@
+// The one clock that deadlines and phase times use, the same in every process of a host.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdint.h>
+
+#define NS_PER_SEC  1000000000ULL
+#define NS_PER_MSEC 1000000ULL
+#define NS_PER_USEC 1000ULL
+
+/** clock_now_ns() - CLOCK_MONOTONIC in ns: comparable between processes of the same boot. */
+uint64_t clock_now_ns(void);
+
+/** clock_deadline_ms() - The time @ms milliseconds from now, for the deadline_ns arguments. */
+uint64_t clock_deadline_ms(uint64_t ms);

@@ -1,0 +1,78 @@
+// Ownership of file descriptors: closed by scope, moved in plain sight.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <glib.h>
+
+/** fd_close() - Close *@fd if it is open and leave -1 behind; errno is kept. */
+void fd_close(int *fd);
+
+/** autofd - A local descriptor that is closed when it goes out of scope: autofd int fd = -1; */
+#define autofd __attribute__((cleanup(fd_close)))
+
+/**
+ * fd_steal() - Move a descriptor out of its owner
+ * Return: the descriptor; *@fd is -1 afterwards.
+ */
+static inline int fd_steal(int *fd)
+{
+	int stolen = *fd;
+
+	*fd = -1;
+	return stolen;
+}
+
+/** fd_set_cloexec() - Set or clear FD_CLOEXEC.  Return: false with errno set on failure. */
+bool fd_set_cloexec(int fd, bool on);
+
+/**
+ * fd_set_nonblock() - Set or clear O_NONBLOCK
+ *
+ * The flag belongs to the open file description: a process that shares it sees the change.
+ * Return: false with errno set on failure.
+ */
+bool fd_set_nonblock(int fd, bool on);
+
+/**
+ * fd_write_all() - Write @len bytes, retrying short writes and EINTR; blocks in poll() on EAGAIN
+ * Return: false with @error set when the peer is gone or the write fails.
+ */
+bool fd_write_all(int fd, const void *data, size_t len, GError **error);
+
+/**
+ * fd_read_all() - Read exactly @len bytes before @deadline_ns (clock_now_ns(); 0: no limit)
+ * Return: false with @error set (MOLT_ERROR_TIMEOUT when late) on failure or early end of file.
+ */
+bool fd_read_all(int fd, void *data, size_t len, uint64_t deadline_ns, GError **error);
+
+/**
+ * fd_poll() - Wait until one of @events (POLLIN, POLLOUT, ...) holds on @fd
+ * @deadline_ns: On clock_now_ns()'s clock; 0 waits for ever
+ * Return: the events seen, 0 when the deadline passed, -1 with errno set on failure.
+ */
+int fd_poll(int fd, short events, uint64_t deadline_ns);
+
+/**
+ * eventfd_drain() - Read an eventfd's counter if it is above zero
+ * Return: the counter read, 0 if there was none.
+ */
+uint64_t eventfd_drain(int fd);
+
+/** eventfd_signal() - Add one to an eventfd's counter. */
+void eventfd_signal(int fd);
+
+/**
+ * struct mapping - A mapped range that its owner unmaps
+ * @addr:	Start, NULL when nothing is mapped
+ * @size_bytes:	Length
+ */
+struct mapping {
+	void *addr;
+	size_t size_bytes;
+};
+
+/** mapping_unmap() - Unmap @m if it is mapped and clear it. */
+void mapping_unmap(struct mapping *m);
