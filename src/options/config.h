@@ -1,0 +1,257 @@
+// struct vm_config: everything the command line or a predecessor says about a VM, read-only.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+#include <jansson.h>
+
+#include "base/cleanup.h"
+
+/**
+ * DOC: configuration
+ *
+ * argv (and JSON forms in it) are parsed once, into a struct vm_config that nothing changes
+ * afterwards.  Decisions taken from it live in struct machine.  vm_config_to_json() and
+ * vm_config_from_json() are exact inverses: that is how a configuration travels to a successor.
+ * Every struct below is filled and written by a property table in options/tables.c; help text comes
+ * from the same rows.  Strings are owned by the config and NULL where the option was not given.
+ */
+
+/** enum on_off_auto - A property that may be left to the program */
+enum on_off_auto { ON_OFF_AUTO, ON_OFF_ON, ON_OFF_OFF };
+
+/**
+ * struct machine_config - -machine
+ * @type:	"q35" (aliases such as "pc-q35-*" are refused with the remedy in the message)
+ * @memory_backend: id of the memory-backend object that is guest RAM; NULL: implicit RAM
+ * @aux_ram_share: implicit RAM is a shared memfd (also memfd-alloc=on, anon-alloc=memfd)
+ * @vmport, @hpet, ...: not offered: unknown properties are refused
+ */
+struct machine_config {
+	char *type;
+	char *memory_backend;
+	bool aux_ram_share;
+};
+
+/** enum memory_backend_kind - memory-backend-{ram,memfd,file} */
+enum memory_backend_kind { MEMORY_BACKEND_RAM, MEMORY_BACKEND_MEMFD, MEMORY_BACKEND_FILE };
+
+/**
+ * struct memory_backend_config - -object memory-backend-*
+ * @id:		object id; also the RAM block's stable name
+ * @size_bytes:	size
+ * @share:	MAP_SHARED; defaults: memfd on, ram and file off
+ * @prealloc:	populate before the guest starts
+ * @mem_path:	file backend: a file, or a directory in which an unlinked file is made
+ * @hugetlb:	memfd backend: MFD_HUGETLB
+ * @hugetlbsize_bytes: its page size, 0 for the system's default
+ * @seal:	memfd backend: seal against shrinking (default on)
+ * @merge:	MADV_MERGEABLE, default on as in QEMU
+ * @dump:	false adds MADV_DONTDUMP
+ */
+struct memory_backend_config {
+	enum memory_backend_kind kind;
+	char *id;
+	uint64_t size_bytes;
+	bool share;
+	bool prealloc;
+	char *mem_path;
+	bool hugetlb;
+	uint64_t hugetlbsize_bytes;
+	bool seal;
+	bool merge;
+	bool dump;
+};
+
+/** struct rng_config - -object rng-random */
+struct rng_config {
+	char *id;
+	char *filename;
+};
+
+/** struct iothread_config - -object iothread */
+struct iothread_config {
+	char *id;
+};
+
+enum chardev_kind {
+	CHARDEV_NULL,
+	CHARDEV_STDIO,
+	CHARDEV_SOCKET,
+	CHARDEV_FILE,
+	CHARDEV_PIPE,
+	CHARDEV_SERIAL,
+	CHARDEV_PARALLEL,
+	CHARDEV_PTY,
+	CHARDEV_RINGBUF,
+};
+
+/**
+ * struct chardev_config - -chardev, and what -serial, -monitor, -qmp make of their argument
+ * @id:		label: "serial0", "compat_monitor0", or the user's id=
+ * @path:	unix socket, file (out), pipe, serial or parallel device
+ * @in_path:	file: input-path=
+ * @append:	file: append=on
+ * @host, @port: TCP socket; @path is NULL then
+ * @server, @wait, @nodelay, @reconnect_ms: socket
+ * @signal:	stdio: Ctrl-C reaches the process (default on)
+ * @size_bytes:	ringbuf
+ * @mux:	several frontends may share it, switched with Ctrl-A c
+ * @logfile, @logappend: copy of the output
+ * @reopen_on_cpr: close and reopen instead of preserving it across an update
+ */
+struct chardev_config {
+	enum chardev_kind kind;
+	char *id;
+	char *path;
+	char *in_path;
+	bool append;
+	char *host;
+	char *port;
+	bool server;
+	bool wait;
+	bool nodelay;
+	uint32_t reconnect_ms;
+	bool signal;
+	uint64_t size_bytes;
+	bool mux;
+	char *logfile;
+	bool logappend;
+	bool reopen_on_cpr;
+};
+
+enum block_aio { BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
+
+/**
+ * struct block_config - One disk node, from -blockdev (raw over file/host_device, flattened) or
+ * -drive
+ * @node_name:	-blockdev's node-name, or the drive's id
+ * @protocol_name: node name of the file layer if it had one of its own, else NULL
+ * @drive_id:	-drive id= (query-block's "device"), NULL for -blockdev
+ * @filename:	image path or block device
+ * @host_device: the file driver was host_device: refuse a regular file (and the reverse)
+ * @read_only:	read-only=on / readonly=on
+ * @cache_direct: O_DIRECT (cache=none, cache=directsync, cache.direct=on)
+ * @cache_no_flush: flushes are ignored (cache=unsafe, cache.no-flush=on)
+ * @writethrough: every write is flushed (cache=writethrough, directsync)
+ * @discard:	discard=unmap
+ * @locking:	locking=on|off|auto: OFD lock on the image
+ * @aio:	io_uring (default; falls back to threads where the kernel forbids it) or threads
+ */
+struct block_config {
+	char *node_name;
+	char *protocol_name;
+	char *drive_id;
+	char *filename;
+	bool host_device;
+	bool read_only;
+	bool cache_direct;
+	bool cache_no_flush;
+	bool writethrough;
+	bool discard;
+	enum on_off_auto locking;
+	enum block_aio aio;
+};
+
+/**
+ * struct device_config - One -device
+ * @driver:	"virtio-blk-pci", ...
+ * @id:		id=, NULL if none
+ * @props:	the other properties as a JSON object: the device's own property table reads them
+ */
+struct device_config {
+	char *driver;
+	char *id;
+	json_t *props;
+};
+
+/** enum monitor_kind - What speaks on a monitor's chardev */
+enum monitor_kind { MONITOR_HMP, MONITOR_QMP };
+
+/** struct monitor_config - -mon, -qmp, -qmp-pretty, -monitor */
+struct monitor_config {
+	enum monitor_kind kind;
+	char *chardev;
+	bool pretty;
+};
+
+/**
+ * struct serial_config - One legacy serial port, in order: COM1, COM2, ...
+ * @chardev: its chardev's id, NULL for -serial none
+ */
+struct serial_config {
+	char *chardev;
+};
+
+/**
+ * struct incoming_config - One -incoming
+ * @text: as given (a URI, "defer", JSON or dotted keys); parsed by migration/address.c
+ */
+struct incoming_config {
+	char *text;
+};
+
+/**
+ * struct vm_config - The whole of it
+ *
+ * What describes the VM and travels to a successor comes first; what belongs to this process (how
+ * it starts, where it writes its pid) comes last and does not travel.
+ *
+ * @explicit_vm: at least one VM-describing option was given: the command line is the VM's
+ *		description.  False with -incoming: take the predecessor's.
+ */
+struct vm_config {
+	struct machine_config machine;
+	char *cpu_model; /* -cpu: "host" is the only model; features are refused */
+	uint32_t n_cpus; /* -smp, 1 to 255 */
+	uint32_t n_sockets, n_cores, n_threads; /* topology; product is n_cpus */
+	uint64_t ram_size_bytes;		/* -m, default 128 MiB */
+	char *kernel, *initrd, *append;
+	char *name;	   /* -name guest= */
+	bool name_process; /* -name process= was given: set the comm */
+	char *process_name;
+	char *uuid;	    /* -uuid, canonical lower case */
+	bool no_reboot;	    /* -no-reboot, -action reboot=shutdown */
+	bool no_shutdown;   /* -no-shutdown */
+	bool rtc_localtime; /* -rtc base=localtime */
+	bool nodefaults;
+	bool only_migratable;
+	GPtrArray *memory_backends; /* struct memory_backend_config * */
+	GPtrArray *rngs;	    /* struct rng_config * */
+	GPtrArray *iothreads;	    /* struct iothread_config * */
+	GPtrArray *chardevs;	    /* struct chardev_config * */
+	GPtrArray *blocks;	    /* struct block_config * */
+	GPtrArray *devices;	    /* struct device_config * */
+	GPtrArray *serials;	    /* struct serial_config * */
+	GPtrArray *monitors;	    /* struct monitor_config * */
+
+	bool explicit_vm;
+	bool start_paused; /* -S */
+	bool daemonize;
+	char *pidfile;
+	GPtrArray *incoming; /* struct incoming_config * */
+};
+
+/** vm_config_free() - Free a config; accepts NULL. */
+void vm_config_free(struct vm_config *config);
+DEFINE_CLEANUP(vm_config, vm_config_free)
+
+/** vm_config_to_json() - Everything that travels, as one JSON object; owned by the caller. */
+json_t *vm_config_to_json(const struct vm_config *config);
+
+/**
+ * vm_config_from_json() - The inverse; the input is hostile until checked
+ * Return: a config with the process's part left at its defaults, or NULL with @error set.
+ */
+struct vm_config *vm_config_from_json(const json_t *json, GError **error);
+
+/**
+ * vm_config_differences() - What keeps a successor described by @theirs from taking over @ours
+ * Return: one line per difference, separated by newlines; NULL if they describe the same machine.
+ *
+ * Host paths of things that cross as descriptors (images, sockets) may differ; ids, kinds, sizes,
+ * devices and their order may not.  Owned by the caller.
+ */
+char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs);
