@@ -1,0 +1,119 @@
+// The KVM virtual machine: /dev/kvm, the VM descriptor, memslots, in-kernel interrupt controllers.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+#include "accel/accel.h"
+#include "base/cleanup.h"
+#include "memory/guest_memory.h"
+#include "memory/io_space.h"
+#include "state/state.h"
+
+struct vcpu;
+
+/**
+ * enum vcpu_event - What a vCPU tells the machine; Context: that vCPU's thread
+ * @VCPU_EVENT_SHUTDOWN: triple fault: the machine resets
+ * @VCPU_EVENT_RESET:	KVM_SYSTEM_EVENT_RESET
+ * @VCPU_EVENT_ERROR:	KVM cannot go on; the vCPU stays parked (run state internal-error)
+ */
+enum vcpu_event { VCPU_EVENT_SHUTDOWN, VCPU_EVENT_RESET, VCPU_EVENT_ERROR };
+
+/**
+ * struct kvm_params - What a VM is made from
+ * @n_cpus:	vCPUs, APIC ids 0 .. n_cpus - 1 following the topology
+ * @n_cores, @n_threads: topology for CPUID
+ * @memory:	The guest-physical map, complete; becomes memslots
+ * @pio, @mmio:	Where exits go
+ * @event, @opaque: see enum vcpu_event
+ */
+struct kvm_params {
+	uint32_t n_cpus, n_cores, n_threads;
+	const struct guest_memory *memory;
+	struct io_space *pio, *mmio;
+	void (*event)(void *opaque, uint32_t cpu_index, enum vcpu_event event);
+	void *opaque;
+};
+
+/** struct kvm_vm - A VM, its vCPUs (each with a parked thread), irqchip and PIT */
+struct kvm_vm;
+
+/**
+ * kvm_vm_new() - Create VM, irqchip, PIT, memslots, vCPUs with CPUID, and their parked threads
+ *
+ * Everything that takes time happens here, so that a warm successor has only state left to load.
+ * Error messages name the ioctl, the reason and a remedy ("/dev/kvm: Permission denied; ...").
+ */
+struct kvm_vm *kvm_vm_new(const struct kvm_params *params, GError **error);
+void kvm_vm_free(struct kvm_vm *vm);
+DEFINE_CLEANUP(kvm_vm, kvm_vm_free)
+
+/** kvm_vm_accel() - Its interrupts and doorbells, for devices. */
+struct accel *kvm_vm_accel(struct kvm_vm *vm);
+
+/** kvm_vm_vcpu_tid() - Kernel thread id of vCPU @index (query-cpus-fast). */
+int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
+
+/**
+ * kvm_vm_run() - Unpark every vCPU.  kvm_vm_pause() - Park them and wait until the last has parked
+ *
+ * A parked vCPU has completed its last port or MMIO access: its registers are consistent.
+ * Context: main thread.  Both are cheap no-ops in the state they lead to.
+ */
+void kvm_vm_run(struct kvm_vm *vm);
+void kvm_vm_pause(struct kvm_vm *vm);
+bool kvm_vm_running(const struct kvm_vm *vm);
+
+/**
+ * kvm_vm_stop_clock(), kvm_vm_start_clock() - Freeze kvmclock for a stopped guest (stop and cont)
+ *
+ * An update does not use them: its pause is part of guest time.
+ */
+void kvm_vm_stop_clock(struct kvm_vm *vm);
+void kvm_vm_start_clock(struct kvm_vm *vm);
+
+/** kvm_vm_reset() - Power-on state of vCPUs, irqchip and PIT; parked vCPUs only. */
+bool kvm_vm_reset(struct kvm_vm *vm, GError **error);
+
+/**
+ * struct kvm_boot_regs - Where the boot vCPU starts, as a loader wants it (loader_*.c)
+ * @rip, @rsp, @rsi, @rbx: general registers
+ * @cr3:	page tables; 0: no paging
+ * @long_mode:	64-bit flat segments (Linux boot protocol); false: 32-bit flat, no paging (PVH)
+ */
+struct kvm_boot_regs {
+	uint64_t rip, rsp, rsi, rbx;
+	uint64_t cr3;
+	bool long_mode;
+};
+
+/** kvm_vm_set_boot_regs() - Start vCPU 0 there; the others wait for INIT/SIPI.  Parked only. */
+bool kvm_vm_set_boot_regs(struct kvm_vm *vm, const struct kvm_boot_regs *regs, GError **error);
+
+/**
+ * struct kvm_section - One piece of kernel-held state as described plain data
+ * @name:	Section name: "kvm/vcpu", "kvm/irqchip", "kvm/pit", "kvm/clock"
+ * @instance:	vCPU index
+ */
+struct kvm_section {
+	const char *name;
+	uint32_t instance;
+	const struct state_desc *desc;
+	void *state;
+};
+
+/** kvm_vm_sections() - All of them, in load order; owned by @vm.  Sets *@n. */
+const struct kvm_section *kvm_vm_sections(struct kvm_vm *vm, uint32_t *n);
+
+/**
+ * kvm_vm_capture() - Read the kernel's state into the sections; vCPUs in parallel on their threads
+ * kvm_vm_apply() - Write the sections to the kernel, in the order that kvm_state.c gives reasons
+ * for
+ *
+ * Parked vCPUs only.  After kvm_vm_apply() the guest's TSC and kvmclock are as if it had run on.
+ */
+bool kvm_vm_capture(struct kvm_vm *vm, GError **error);
+bool kvm_vm_apply(struct kvm_vm *vm, GError **error);

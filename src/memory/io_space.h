@@ -1,0 +1,63 @@
+// Port and memory-mapped register space: from an address to a device's read and write.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+#include "base/cleanup.h"
+
+/**
+ * struct io_ops - Registers of one region
+ * @read:	@offset_bytes into the region; @size is one of the implemented sizes
+ * @write:	as @read
+ * @min_size, @max_size: sizes in bytes that the functions implement (powers of two).  The guest may
+ *		use 1, 2, 4 or 8: what is smaller is widened (the other bytes are read first only if
+ *		@rmw), what is larger is split, lowest address first
+ *
+ * Context: a vCPU thread, or the main thread; the region's lock is held.  Must not block.
+ */
+struct io_ops {
+	uint64_t (*read)(void *opaque, uint64_t offset_bytes, uint32_t size);
+	void (*write)(void *opaque, uint64_t offset_bytes, uint32_t size, uint64_t value);
+	uint8_t min_size;
+	uint8_t max_size;
+};
+
+/**
+ * struct io_region - A range of an I/O space, embedded in its device
+ * @name:	For traces and `info mtree`-like output
+ * @base, @size_bytes: place; @base is set by io_space_add()
+ * @ops, @opaque: registers
+ * @lock:	taken around every access; NULL: @ops need none (they lock for themselves)
+ */
+struct io_region {
+	const char *name;
+	uint64_t base;
+	uint64_t size_bytes;
+	const struct io_ops *ops;
+	void *opaque;
+	GMutex *lock;
+};
+
+/** struct io_space - Sorted regions; look-ups and changes from any thread. */
+struct io_space;
+
+struct io_space *io_space_new(const char *name);
+void io_space_free(struct io_space *space);
+DEFINE_CLEANUP(io_space, io_space_free)
+
+/** io_space_add() - Put @region at @base.  Return: false with @error set if it would overlap. */
+bool io_space_add(struct io_space *space, struct io_region *region, uint64_t base, GError **error);
+
+/** io_space_remove() - Take @region out; accepts one that is not in.  An access that has already
+ * found it may still be running on another vCPU: regions live as long as their machine. */
+void io_space_remove(struct io_space *space, struct io_region *region);
+
+/**
+ * io_space_read(), io_space_write() - One guest access of 1, 2, 4 or 8 bytes
+ * Return: false when nothing is there (reads give all ones).
+ */
+bool io_space_read(struct io_space *space, uint64_t addr, uint32_t size, uint64_t *value);
+bool io_space_write(struct io_space *space, uint64_t addr, uint32_t size, uint64_t value);

@@ -1,0 +1,55 @@
+// RAM blocks: host memory by a stable name, shared with a successor through its descriptor.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+#include "base/cleanup.h"
+#include "options/config.h"
+#include "state/fd_acquire.h"
+
+/**
+ * struct ram_block - One range of host memory that the guest sees
+ * @name:	Stable: the backend object's id, or "pc.ram", "pc.rom", ...; the descriptor is
+ *		"ram/<name>" in the fd registry
+ * @host:	Its mapping in this process
+ * @size_bytes:	Length, a multiple of the page size
+ * @fd:		memfd or file behind it, -1 for private anonymous memory
+ * @shared:	MAP_SHARED: what a successor maps is the same memory
+ * @page_size_bytes: of the backing (hugetlbfs may be larger than 4 KiB)
+ */
+struct ram_block {
+	char *name;
+	uint8_t *host;
+	uint64_t size_bytes;
+	int fd;
+	bool shared;
+	uint64_t page_size_bytes;
+	struct fd_source *fds;
+};
+
+/**
+ * ram_block_new() - Map a backend's memory: new, or the predecessor's where @fds has it
+ * @config:	Kind, size and flags; not referenced after the call
+ * @fds:	Where the descriptor comes from and is registered; outlives the block
+ *
+ * Does not populate pages unless config->prealloc; see ram_block_populate().
+ * Return: NULL with @error set (size differs from the inherited descriptor's, no space, ...).
+ */
+struct ram_block *ram_block_new(const struct memory_backend_config *config, struct fd_source *fds,
+				GError **error);
+void ram_block_free(struct ram_block *block);
+DEFINE_CLEANUP(ram_block, ram_block_free)
+
+/**
+ * ram_block_populate() - Make page-table entries for the whole block (MADV_POPULATE_WRITE)
+ *
+ * 130-190 ms per GiB on new memory; memory of a predecessor is only mapped.  Any thread.
+ */
+bool ram_block_populate(struct ram_block *block, GError **error);
+
+/** ram_block_preservable() - Whether the block can cross in the CPR modes; says why not in @error.
+ */
+bool ram_block_preservable(const struct ram_block *block, GError **error);
