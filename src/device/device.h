@@ -1,0 +1,137 @@
+// The device interface: what every device model provides, and what it is given.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+#include "accel/accel.h"
+#include "memory/guest_memory.h"
+#include "memory/io_space.h"
+#include "options/config.h"
+#include "options/props.h"
+#include "state/fd_acquire.h"
+#include "state/state.h"
+
+struct device;
+struct chardev;
+struct block_node;
+struct pci_bus;
+
+/** enum power_request - What a device asks of the machine on the guest's behalf */
+enum power_request {
+	POWER_RESET,   /* i8042, 0xCF9, ACPI reset register */
+	POWER_OFF,     /* ACPI S5 */
+	POWER_SUSPEND, /* ACPI S3 */
+};
+
+/**
+ * struct device_env - Everything a device may use; one per machine, outlives its devices
+ * @fds:	Door for host descriptors (fd_acquire())
+ * @memory:	Guest-physical map
+ * @pio, @mmio:	Register spaces
+ * @accel:	Interrupts and doorbells
+ * @pci:	The root bus, NULL until the host bridge is realized
+ * @find_chardev, @find_block, @find_rng_path, @opaque: backends by id, NULL if there is none
+ * @power:	Ask for reset, power-off, suspend.  Any thread; the machine acts on the main thread
+ * @guest_error: for log_guest()
+ */
+struct device_env {
+	struct fd_source *fds;
+	const struct guest_memory *memory;
+	struct io_space *pio, *mmio;
+	struct accel *accel;
+	struct pci_bus *pci;
+	struct chardev *(*find_chardev)(void *opaque, const char *id);
+	struct block_node *(*find_block)(void *opaque, const char *id);
+	const char *(*find_rng_path)(void *opaque, const char *id);
+	void (*power)(void *opaque, enum power_request request);
+	void *opaque;
+};
+
+/**
+ * struct device_ops - What a device model provides
+ * @name:	Stable type name; last part of the section name ("virtio-blk", "uart16550")
+ * @driver:	-device's name for it ("virtio-blk-pci"); NULL: only the board makes it
+ * @help:	One line for -device help
+ * @props:	Its -device properties, read into the device's config struct; NULL: none
+ * @props_offset: of that struct in the device's run-time struct
+ * @size:	Of the run-time struct, whose first member is struct device
+ * @state:	Description of the surviving struct; NULL if nothing survives
+ * @state_offset: of that struct in the run-time struct
+ * @realize:	Acquire descriptors, map regions, start threads.  Same call at cold boot and at a
+ *		takeover; must not touch guest memory, raise interrupts or start I/O
+ * @reset:	Put the state struct to its power-on value and stop what was going on; cannot fail
+ * @quiesce:	Take no new work and wait until none is in flight.  vCPUs are parked.  False with
+ *		@error if @deadline_ns (clock_now_ns()) passes first: the caller resumes the device
+ * @resume:	Start taking work: after realize or takeover, after @quiesce.  Must look for work
+ *that was signalled while nobody listened (kick every queue once); cannot fail
+ * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
+ * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
+ * @unrealize:	Undo @realize; accepts a half-realized device
+ *
+ * Context: main thread; vCPUs parked for all but @realize and @unrealize.  A device begins its life
+ * quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
+ */
+struct device_ops {
+	const char *name;
+	const char *driver;
+	const char *help;
+	const struct prop *props;
+	size_t props_offset;
+	size_t size;
+	const struct state_desc *state;
+	size_t state_offset;
+	bool (*realize)(struct device *dev, struct device_env *env, GError **error);
+	void (*reset)(struct device *dev);
+	bool (*quiesce)(struct device *dev, uint64_t deadline_ns, GError **error);
+	void (*resume)(struct device *dev);
+	bool (*capture)(struct device *dev, GError **error);
+	bool (*apply)(struct device *dev, GError **error);
+	void (*unrealize)(struct device *dev);
+};
+
+/**
+ * struct device - Common part, first member of every run-time struct
+ * @ops:	Its model
+ * @id:		-device id=, NULL if none
+ * @path:	Stable name that does not depend on creation order: "isa/3f8", "pci/00.3"; the
+ *section name is "<path>/<ops->name>"
+ * @lock:	Guards the state struct: held around register accesses (io_region.lock points here)
+ *		and taken by the device's own threads and main-thread callbacks
+ * @env:	What it was realized with
+ */
+struct device {
+	const struct device_ops *ops;
+	char *id;
+	char *path;
+	GMutex lock;
+	struct device_env *env;
+};
+
+/**
+ * device_new() - Allocate a device and read its properties
+ * @ops:	The model
+ * @id:		copied; may be NULL
+ * @props:	-device properties ("addr", "bus" removed by the board), NULL for none
+ *
+ * Return: NULL with @error set on an unknown or bad property.
+ */
+struct device *device_new(const struct device_ops *ops, const char *id, const json_t *props,
+			  GError **error);
+
+/** device_realize() - Set the path (taken) and env and call the model's realize, then reset. */
+bool device_realize(struct device *dev, char *path, struct device_env *env, GError **error);
+
+/** device_free() - Unrealize and free; accepts NULL and a device that was never realized. */
+void device_free(struct device *dev);
+
+/** device_state() - The state struct, NULL if the model has none. */
+void *device_state(struct device *dev);
+
+/** device_ops_find() - A model by its -device driver name, NULL if unknown (device/registry.c). */
+const struct device_ops *device_ops_find(const char *driver);
+
+/** device_ops_list() - Every model with a driver name, NULL-ended, sorted by name. */
+const struct device_ops *const *device_ops_list(void);

@@ -1,0 +1,130 @@
+// PCI functions and their bus: configuration space, BARs, MSI-X, INTx-free.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+#include "device/device.h"
+
+#define PCI_N_BARS	 6
+#define PCI_MSIX_MAX	 64
+#define PCI_CONFIG_BYTES 256 /* + extended space up to 4 KiB reads as zero */
+
+/**
+ * struct pci_function_state - What survives of a function; first in the state of every PCI device
+ * @config:	Configuration space as the guest sees it
+ * @msix_*:	The MSI-X table and pending bits
+ */
+struct pci_function_state {
+	uint8_t config[PCI_CONFIG_BYTES];
+	uint32_t n_msix;
+	uint32_t pad0;
+	struct pci_msix_entry_state {
+		uint64_t addr;
+		uint32_t data;
+		uint32_t control;
+	} msix[PCI_MSIX_MAX];
+	uint64_t msix_pending;
+};
+
+extern const struct state_desc pci_function_desc;
+
+struct pci_function;
+
+/**
+ * struct pci_bar - One base address register of a function
+ * @region:	Its registers; mapped by the bus while memory or I/O space is enabled
+ * @is_io:	I/O space BAR; otherwise 64-bit memory if @is_64, else 32-bit memory
+ * @moved:	optional: called after the BAR was mapped at @base, or unmapped (base 0), so that
+ *		doorbells (ioeventfd) can follow.  Context: function's device lock held
+ */
+struct pci_bar {
+	struct io_region region;
+	bool is_io;
+	bool is_64;
+	bool prefetchable;
+	bool mapped;
+	void (*moved)(struct pci_function *fn, uint32_t bar, uint64_t base);
+};
+
+/**
+ * struct pci_ids - Identity of a function (PCI 3.0 section 6.2.1)
+ */
+struct pci_ids {
+	uint16_t vendor, device, subsystem_vendor, subsystem;
+	uint8_t revision;
+	uint32_t class_code; /* 24 bits: class, subclass, programming interface */
+};
+
+/**
+ * struct pci_function - A function; first member of every PCI device's run-time struct
+ * @dev:	The device
+ * @state:	Its surviving part, inside the device's state struct; set before pci_function_init()
+ * @devfn:	device << 3 | function
+ * @config_written: optional: after a configuration write was stored; lock held
+ */
+struct pci_function {
+	struct device dev;
+	struct pci_function_state *state;
+	struct pci_bus *bus;
+	uint8_t devfn;
+	struct pci_bar bars[PCI_N_BARS];
+	uint8_t wmask[PCI_CONFIG_BYTES];   /* bits the guest may write */
+	uint8_t w1cmask[PCI_CONFIG_BYTES]; /* bits cleared by writing one */
+	uint8_t caps_end;
+	uint8_t msix_cap;
+	int8_t msix_bar;
+	void (*config_written)(struct pci_function *fn, uint32_t offset, uint32_t len);
+	void (*config_read)(struct pci_function *fn, uint32_t offset, uint32_t len);
+	struct pci_msix_vector *vectors; /* run-time: routes and eventfds; pci_msix.c */
+	struct io_region msix_region;
+};
+
+/** pci_bus_new() - The root bus; functions' BARs are mapped into @env's spaces. */
+struct pci_bus *pci_bus_new(struct device_env *env);
+void pci_bus_free(struct pci_bus *bus);
+
+/** pci_bus_free_slot() - The lowest device number without a function, from @first on; -1 if full.
+ */
+int pci_bus_free_slot(const struct pci_bus *bus, int first);
+
+/** pci_bus_plug() - Put @fn at @devfn; refuses a taken one. */
+bool pci_bus_plug(struct pci_bus *bus, struct pci_function *fn, uint8_t devfn, GError **error);
+void pci_bus_unplug(struct pci_bus *bus, struct pci_function *fn);
+
+/** pci_bus_config_read(), pci_bus_config_write() - For the host bridge's ECAM and CF8/CFC. */
+uint32_t pci_bus_config_read(struct pci_bus *bus, uint16_t bdf, uint32_t offset, uint32_t size);
+void pci_bus_config_write(struct pci_bus *bus, uint16_t bdf, uint32_t offset, uint32_t size,
+			  uint32_t value);
+
+/** pci_function_init() - Identity, header; in realize, before BARs and capabilities are added. */
+void pci_function_init(struct pci_function *fn, struct pci_function_state *state,
+		       const struct pci_ids *ids);
+
+/** pci_function_add_bar() - Register BAR @index; @region is filled but for its base. */
+void pci_function_add_bar(struct pci_function *fn, uint32_t index, uint64_t size_bytes, bool is_io,
+			  bool is_64, const struct io_ops *ops, void *opaque,
+			  void (*moved)(struct pci_function *, uint32_t, uint64_t));
+
+/** pci_function_add_capability() - Append @len bytes (id and next included, next is filled in).
+ * Return: its offset in configuration space. */
+uint8_t pci_function_add_capability(struct pci_function *fn, const void *cap, uint8_t len);
+
+/** pci_function_add_msix() - Table and PBA in BAR @bar (created by this call, 4 KiB and up). */
+bool pci_function_add_msix(struct pci_function *fn, uint32_t n_vectors, uint32_t bar,
+			   GError **error);
+
+/** pci_function_reset(), pci_function_apply() - For the device's reset and apply: header, BARs,
+ * MSI-X; apply re-maps BARs and routes from the loaded state. */
+void pci_function_reset(struct pci_function *fn);
+bool pci_function_apply(struct pci_function *fn, GError **error);
+void pci_function_fini(struct pci_function *fn);
+
+/**
+ * pci_msix_notify() - Raise vector @vector (or mark it pending when masked); any thread, no lock
+ *
+ * The fast path is one eventfd write to the vector's irqfd.
+ */
+void pci_msix_notify(struct pci_function *fn, uint32_t vector);

@@ -1,0 +1,115 @@
+// The machine: the one object that owns memory, KVM, devices and backends, and wires them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+#include <jansson.h>
+
+#include "accel/kvm.h"
+#include "backend/chardev/chardev.h"
+#include "base/cleanup.h"
+#include "device/device.h"
+#include "machine/runstate.h"
+#include "options/config.h"
+#include "state/fd_acquire.h"
+#include "state/section.h"
+
+struct machine;
+
+/**
+ * enum machine_event - What monitors and the migration code are told; Context: main thread
+ */
+enum machine_event {
+	MACHINE_EVENT_STOP,	 /* QMP STOP: vCPUs parked, guest visible change of state */
+	MACHINE_EVENT_RESUME,	 /* QMP RESUME */
+	MACHINE_EVENT_RESET,	 /* QMP RESET; data: guest, reason */
+	MACHINE_EVENT_SHUTDOWN,	 /* QMP SHUTDOWN; data: guest, reason */
+	MACHINE_EVENT_POWERDOWN, /* QMP POWERDOWN */
+};
+
+/**
+ * typedef machine_event_fn - A listener
+ * @data: the QMP event's data object, NULL if it has none; borrowed
+ */
+typedef void (*machine_event_fn)(void *opaque, enum machine_event event, json_t *data);
+
+/**
+ * machine_new() - Build the whole machine, quiesced: RAM, KVM VM, backends, devices, tables
+ * @config:	Owned by the caller, outlives the machine
+ * @fds:	Door for descriptors; with a predecessor's store in it the machine goes on with
+ *those
+ * @cold:	load kernel and tables into guest memory and reset; false: memory and state come from
+ *a predecessor.  Only the board reads it, once, to decide whether the loaders run
+ *
+ * One path for cold boot and takeover.  Nothing runs and no guest memory is touched when !@cold.
+ * Return: NULL with @error set, nothing left behind.
+ */
+struct machine *machine_new(const struct vm_config *config, struct fd_source *fds, bool cold,
+			    GError **error);
+void machine_free(struct machine *machine);
+DEFINE_CLEANUP(machine, machine_free)
+
+const struct vm_config *machine_config(const struct machine *machine);
+struct kvm_vm *machine_kvm(struct machine *machine);
+struct fd_source *machine_fds(struct machine *machine);
+
+/** machine_add_listener() - Call @fn on every event until machine_remove_listener(). */
+void machine_add_listener(struct machine *machine, machine_event_fn fn, void *opaque);
+void machine_remove_listener(struct machine *machine, machine_event_fn fn, void *opaque);
+
+/* Run state.  Context: main thread. */
+enum runstate machine_runstate(const struct machine *machine);
+
+/** machine_set_runstate() - A change without starting or stopping anything; must be in the table.
+ */
+bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error);
+
+/** machine_start() - Resume devices and vCPUs, run state running, RESUME event. */
+void machine_start(struct machine *machine);
+
+/** machine_stop() - Park vCPUs, stop the guest's clock, run state @state, STOP event; no-op if
+ * stopped. */
+void machine_stop(struct machine *machine, enum runstate state);
+
+/** machine_reset(), machine_powerdown(), machine_request_quit() - system_reset, the power button,
+ * quit. */
+void machine_reset(struct machine *machine);
+void machine_powerdown(struct machine *machine);
+void machine_shutdown(struct machine *machine, const char *reason, bool guest);
+
+/* The pieces of an update.  Each forward step has its undo.  Context: main thread. */
+
+/** machine_pause() - Park vCPUs; the clock runs on (an update's pause is guest time).
+ * machine_unpause() undoes it; @was_running as machine_pause() returned it. */
+bool machine_pause(struct machine *machine);
+void machine_unpause(struct machine *machine, bool was_running);
+
+/** machine_quiesce() - Drain every device and chardev before @deadline_ns; on failure those already
+ * quiesced are resumed.  machine_unquiesce() undoes it. */
+bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **error);
+void machine_unquiesce(struct machine *machine);
+
+/** machine_save() - Capture and add every section to @writer; guest paused and quiesced. */
+bool machine_save(struct machine *machine, struct state_writer *writer, GError **error);
+
+/** machine_load() - Parse all into scratch, check, copy, apply; all or nothing up to apply. */
+bool machine_load(struct machine *machine, struct state_reader *reader, GError **error);
+
+/** machine_preservable() - Whether every RAM block and chardev can cross in the CPR modes: the
+ * error names the first that cannot; @blockers (may be NULL) gets every reason as a string. */
+bool machine_preservable(struct machine *machine, GPtrArray *blockers, GError **error);
+
+/** machine_device_tree() - Devices, RAM blocks, state versions as JSON: what a handshake compares.
+ */
+json_t *machine_device_tree(struct machine *machine);
+
+/** machine_populate() - Fill the page tables of shared RAM outside of any pause. */
+bool machine_populate(struct machine *machine, GError **error);
+
+/* Look-ups for monitors; borrowed. */
+struct chardev *machine_find_chardev(struct machine *machine, const char *id);
+GPtrArray *machine_chardevs(struct machine *machine);	/* struct chardev * */
+GPtrArray *machine_ram_blocks(struct machine *machine); /* struct ram_block * */
+json_t *machine_query_block(struct machine *machine); /* query-block's list; owned by the caller */
