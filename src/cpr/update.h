@@ -1,0 +1,108 @@
+// The front of migration and live update: what the monitors' migrate family calls.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "machine/machine.h"
+#include "options/config.h"
+
+/**
+ * struct update - This process's part in the VM's life: which machine it has, whether the guest is
+ *		   its own, what is coming in or going out
+ *
+ * One per process, made by main.  Owns the machine, because at a takeover it is what builds it.
+ * Context: main thread for everything here.
+ */
+struct update;
+
+/**
+ * struct update_extra - State above this layer that crosses an exec (monitor sessions)
+ * @save:	Called with the guest paused: add sections and descriptors
+ * @load:	Called in the new process after the machine was loaded; sections not taken are an
+ * error
+ */
+struct update_extra {
+	bool (*save)(void *opaque, struct state_writer *writer, GError **error);
+	bool (*load)(void *opaque, struct state_reader *reader, GError **error);
+	void *opaque;
+};
+
+/** typedef update_event_fn - MIGRATION and MIGRATION_PASS events; @data as in QMP, borrowed. */
+typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
+
+/**
+ * update_new() - Begin this process's life with the VM
+ * @config:	Parsed command line; taken.  Replaced by the predecessor's where the command line
+ *does not describe a VM (config->explicit_vm false and something incoming)
+ * @argv:	This process's arguments, for an exec of the same; borrowed for the process's life
+ *
+ * Cold start: builds the machine; update_start() runs it.  After an exec (environment
+ *MOLT_CPR_EXEC): imports the descriptors first.  With a cpr channel incoming: listens; the machine
+ *is built when the predecessor's offer arrives, in the main loop.  Return: NULL with @error set.
+ */
+struct update *update_new(struct vm_config *config, char **argv, GError **error);
+void update_free(struct update *update);
+DEFINE_CLEANUP(update, update_free)
+
+/** update_set_extra(), update_add_listener() - Hooks of the monitors; set before update_start(). */
+void update_set_extra(struct update *update, const struct update_extra *extra);
+void update_add_listener(struct update *update, update_event_fn fn, void *opaque);
+
+/** update_machine_ready() - Call @fn as soon as there is a machine (at once if there is one). */
+void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),
+		       void *opaque);
+
+/** update_start() - Cold: run unless -S.  Takeover: load the state, go on, acknowledge. */
+bool update_start(struct update *update, GError **error);
+
+/** update_machine() - The machine, NULL while a successor waits for its predecessor's offer. */
+struct machine *update_machine(struct update *update);
+
+/** update_config(), update_fds() - In force now; a predecessor's offer may replace the config. */
+const struct vm_config *update_config(const struct update *update);
+struct fd_source *update_fds(struct update *update);
+
+/** update_runstate() - query-status: machine's state, inmigrate while there is none. */
+enum runstate update_runstate(const struct update *update);
+
+/** update_cont(), update_stop() - cont and stop: while inmigrate they set what happens once loaded;
+ * cont in postmigrate is refused when another process owns the guest. */
+bool update_cont(struct update *update, GError **error);
+bool update_stop(struct update *update, GError **error);
+
+/**
+ * update_migrate() - QMP migrate
+ * @args: {uri? | channels?, resume?} checked against the command's schema already
+ *
+ * Returns true once accepted; what follows is reported by query-migrate and events.
+ */
+bool update_migrate(struct update *update, const json_t *args, GError **error);
+
+/** update_incoming() - QMP migrate-incoming {uri? | channels?, exit-on-error?}. */
+bool update_incoming(struct update *update, const json_t *args, GError **error);
+
+/** update_cancel() - QMP migrate_cancel; no-op when nothing runs. */
+void update_cancel(struct update *update);
+
+/** update_continue() - QMP migrate-continue {state}. */
+bool update_continue(struct update *update, const char *state, GError **error);
+
+/** update_query() - query-migrate's object; owned by the caller. */
+json_t *update_query(struct update *update);
+
+/** update_set_parameters(), update_query_parameters() - QMP's objects; all or nothing. */
+bool update_set_parameters(struct update *update, const json_t *args, GError **error);
+json_t *update_query_parameters(struct update *update);
+
+/** update_set_capabilities(), update_query_capabilities() - [{capability, state}]. */
+bool update_set_capabilities(struct update *update, const json_t *list, GError **error);
+json_t *update_query_capabilities(struct update *update);
+
+/** update_active() - Whether one is in progress: hot plug, reset of the machine and a second
+ * migrate are refused then. */
+bool update_active(const struct update *update);
