@@ -63,9 +63,11 @@ bool update_start(struct update *update, GError **error);
 /** update_machine() - The machine, NULL while a successor waits for its predecessor's offer. */
 struct machine *update_machine(struct update *update);
 
-/** update_config(), update_fds() - In force now; a predecessor's offer may replace the config. */
+/** update_config(), update_fds(), update_chardevs() - In force now; a predecessor's offer may
+ * replace the config.  The chardev set is shared by machine and monitors. */
 const struct vm_config *update_config(const struct update *update);
 struct fd_source *update_fds(struct update *update);
+struct chardev_set *update_chardevs(struct update *update);
 
 /** update_runstate() - query-status: machine's state, inmigrate while there is none. */
 enum runstate update_runstate(const struct update *update);

@@ -26,6 +26,15 @@ enum power_request {
 	POWER_SUSPEND, /* ACPI S3 */
 };
 
+/** enum device_bus - What a device is plugged into; decides what addr= and bus= mean to the board
+ */
+enum device_bus {
+	DEVICE_BUS_BOARD,	  /* made by the board only: ISA and host devices */
+	DEVICE_BUS_PCI,		  /* the run-time struct begins with struct pci_function */
+	DEVICE_BUS_ISA,		  /* -device that decodes ports by itself (isa-debugcon) */
+	DEVICE_BUS_VIRTIO_SERIAL, /* a port of a virtio-serial device */
+};
+
 /**
  * struct device_env - Everything a device may use; one per machine, outlives its devices
  * @fds:	Door for host descriptors (fd_acquire())
@@ -54,6 +63,7 @@ struct device_env {
  * struct device_ops - What a device model provides
  * @name:	Stable type name; last part of the section name ("virtio-blk", "uart16550")
  * @driver:	-device's name for it ("virtio-blk-pci"); NULL: only the board makes it
+ * @bus:	What it is plugged into
  * @help:	One line for -device help
  * @props:	Its -device properties, read into the device's config struct; NULL: none
  * @props_offset: of that struct in the device's run-time struct
@@ -77,6 +87,7 @@ struct device_env {
 struct device_ops {
 	const char *name;
 	const char *driver;
+	enum device_bus bus;
 	const char *help;
 	const struct prop *props;
 	size_t props_offset;

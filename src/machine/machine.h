@@ -9,6 +9,7 @@
 
 #include "accel/kvm.h"
 #include "backend/chardev/chardev.h"
+#include "backend/chardev/chardev_set.h"
 #include "base/cleanup.h"
 #include "device/device.h"
 #include "machine/runstate.h"
@@ -40,14 +41,15 @@ typedef void (*machine_event_fn)(void *opaque, enum machine_event event, json_t 
  * @config:	Owned by the caller, outlives the machine
  * @fds:	Door for descriptors; with a predecessor's store in it the machine goes on with
  *those
- * @cold:	load kernel and tables into guest memory and reset; false: memory and state come from
- *a predecessor.  Only the board reads it, once, to decide whether the loaders run
+ * @chardevs:	Shared with the monitors; the machine opens in it what its frontends use
+ * @cold:	load kernel and tables into guest memory and reset; false: memory and state come
+ *from a predecessor.  Only the board reads it, once, to decide whether the loaders run
  *
  * One path for cold boot and takeover.  Nothing runs and no guest memory is touched when !@cold.
  * Return: NULL with @error set, nothing left behind.
  */
-struct machine *machine_new(const struct vm_config *config, struct fd_source *fds, bool cold,
-			    GError **error);
+struct machine *machine_new(const struct vm_config *config, struct fd_source *fds,
+			    struct chardev_set *chardevs, bool cold, GError **error);
 void machine_free(struct machine *machine);
 DEFINE_CLEANUP(machine, machine_free)
 
@@ -96,6 +98,21 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 
 /** machine_load() - Parse all into scratch, check, copy, apply; all or nothing up to apply. */
 bool machine_load(struct machine *machine, struct state_reader *reader, GError **error);
+
+/** machine_loaded_runstate() - What the guest was when its state was saved: running, paused, ... */
+enum runstate machine_loaded_runstate(const struct machine *machine);
+
+/**
+ * machine_disown() - Let go of everything after another process has become the guest's owner
+ *
+ * Frees the KVM VM, devices, RAM mappings and backends without disturbing what both processes have:
+ * no path is unlinked, no connection shut down.  Queries about devices answer with nothing then.
+ */
+void machine_disown(struct machine *machine);
+
+/** machine_on_quit() - @fn(@opaque) is called when this process has nothing left to do (quit,
+ * power-off without -no-shutdown, reset with -no-reboot). */
+void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *opaque);
 
 /** machine_preservable() - Whether every RAM block and chardev can cross in the CPR modes: the
  * error names the first that cannot; @blockers (may be NULL) gets every reason as a string. */
