@@ -2,17 +2,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdbool.h>
 #include <glib.h>
 
 #include "state/fdstore.h"
 
 /**
- * struct fd_source - Where fd_acquire() gets descriptors from
+ * struct fd_source - Where descriptors come from, and which are in use
  * @inherited:	What the predecessor handed over; NULL at a cold boot.  Not owned
+ * @live:	Name to struct fd_live (fd_live.c): every descriptor acquired or published and not
+ *		withdrawn.  This is what an update hands over; owners keep owning them
+ *
+ * Zero-initialised, ended with fd_source_clear().  Context: main thread.
  */
 struct fd_source {
 	struct fdstore *inherited;
+	GHashTable *live;
 };
+
+/** fd_source_clear() - Forget what is live; closes nothing. */
+void fd_source_clear(struct fd_source *src);
 
 /**
  * typedef fd_open_fn - Open the resource anew
@@ -30,9 +39,33 @@ typedef int fd_open_fn(void *arg, GError **error);
  *		resource that is reopened by intent)
  * @arg:	For @open_fn
  *
- * The caller cannot tell which way it went, and does not ask.
- * Context: main thread.
- * Return: a descriptor owned by the caller; -1 with @error naming it.
+ * The descriptor is remembered as live under @name until fd_withdraw().  The caller cannot tell
+ *which way it went, and does not ask. Context: main thread. Return: a descriptor owned by the
+ *caller; -1 with @error naming it.
  */
 int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
 	       void *arg, GError **error);
+
+/**
+ * fd_inherit() - The predecessor's descriptor called @name, if it had one
+ *
+ * For what may or may not be there, such as an accepted connection.  Remembered as live.
+ * Return: a descriptor owned by the caller; -1 without @error if there is none.
+ */
+int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GError **error);
+
+/**
+ * fd_publish() - Remember a descriptor that appeared later (an accepted connection) as live
+ * @fd:	Stays the caller's; fd_withdraw() comes before close()
+ */
+bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error);
+
+/** fd_withdraw() - Forget a live descriptor that is about to be closed; accepts unknown names. */
+void fd_withdraw(struct fd_source *src, const char *name);
+
+/**
+ * fd_source_offer() - Add (dup) every live descriptor to @store, for a successor
+ * @skip:	Names to leave out; NULL: none
+ */
+bool fd_source_offer(struct fd_source *src, struct fdstore *store,
+		     bool (*skip)(void *opaque, const char *name), void *opaque, GError **error);

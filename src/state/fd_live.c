@@ -1,0 +1,80 @@
+// Which descriptors are in use: what an update hands over.
+// SPDX-License-Identifier: Apache-2.0
+#include "state/fd_acquire.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+struct fd_live {
+	enum fd_kind kind;
+	int fd; /* borrowed from its owner */
+};
+
+void fd_source_clear(struct fd_source *src)
+{
+	g_clear_pointer(&src->live, g_hash_table_unref);
+}
+
+bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error)
+{
+	struct fd_live *live;
+
+	if (!src)
+		return true;
+	if (!src->live)
+		src->live = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	if (g_hash_table_contains(src->live, name))
+		return error_set_generic(error, "descriptor '%s': the name is in use", name);
+	live = g_new(struct fd_live, 1);
+	*live = (struct fd_live){kind, fd};
+	g_hash_table_insert(src->live, g_strdup(name), live);
+	return true;
+}
+
+void fd_withdraw(struct fd_source *src, const char *name)
+{
+	if (src && src->live)
+		g_hash_table_remove(src->live, name);
+}
+
+int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GError **error)
+{
+	autofd int fd = -1;
+
+	if (!src || !src->inherited || !fdstore_find(src->inherited, name))
+		return -1;
+	fd = fdstore_take(src->inherited, name, kind, error);
+	if (fd < 0 || !fd_publish(src, name, kind, fd, error))
+		return -1;
+	return fd_steal(&fd);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool fd_source_offer(struct fd_source *src, struct fdstore *store,
+		     bool (*skip)(void *opaque, const char *name), void *opaque, GError **error)
+{
+	g_autofree const char **names = NULL;
+	guint n;
+
+	if (!src->live)
+		return true;
+	names = (const char **)g_hash_table_get_keys_as_array(src->live, &n);
+	qsort(names, n, sizeof(names[0]), compare_names);
+	for (guint i = 0; i < n; i++) {
+		const char *name = names[i];
+		const struct fd_live *live = g_hash_table_lookup(src->live, name);
+
+		if (skip && skip(opaque, name))
+			continue;
+		if (!fdstore_add(store, name, live->kind, live->fd, error))
+			return false;
+	}
+	return true;
+}
