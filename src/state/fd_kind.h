@@ -85,6 +85,14 @@ bool fd_identity_match(const struct fd_identity *then, const struct fd_identity 
 		       GError **error);
 
 /**
+ * fd_kind_prepare() - Add to @fd what @kind asks for and can be added
+ *
+ * RAM that takes seals is sealed against shrinking: a peer could otherwise turn guest accesses into
+ * SIGBUS.  Nothing is done for other kinds.
+ */
+void fd_kind_prepare(enum fd_kind kind, int fd);
+
+/**
  * fd_kind_verify() - Whether @fd can be of @kind at all
  * @identity:	Of @fd, just read
  *

@@ -72,8 +72,7 @@ DEFINE_CLEANUP(fdstore, fdstore_free)
  * fdstore_add() - Put a duplicate of @fd into the store
  * @fd:		Stays the caller's
  *
- * RAM that takes seals is sealed against shrinking first if it is not yet: a peer could otherwise
- * turn guest accesses into SIGBUS.
+ * RAM is sealed against shrinking first, as fd_kind_prepare() says.
  * Return: false for a bad or used name, a full store, or a descriptor that is not of @kind.
  */
 bool fdstore_add(struct fdstore *store, const char *name, enum fd_kind kind, int fd,

@@ -46,3 +46,6 @@ struct fd_manifest *fdstore_manifest_read(GBytes *bytes, GError **error);
  * @fd:		Moved into the store, and -1 afterwards, on success only
  */
 bool fdstore_adopt(struct fdstore *store, const struct fd_record *record, int *fd, GError **error);
+
+/** fdstore_disown() - Forget all descriptors without closing them; the store can only be freed. */
+void fdstore_disown(struct fdstore *store);

@@ -1,0 +1,32 @@
+// The one door through which host descriptors come, at cold boot and at takeover alike.
+// SPDX-License-Identifier: Apache-2.0
+#include "state/fd_acquire.h"
+
+#include "base/error.h"
+#include "base/fd.h"
+
+static int acquire_open(const char *name, enum fd_kind kind, fd_open_fn *open_fn, void *arg,
+			GError **error)
+{
+	autofd int fd = open_fn(arg, error);
+	struct fd_identity identity;
+
+	if (fd < 0)
+		return -1;
+	fd_kind_prepare(kind, fd);
+	/* What could not be handed over is refused now, not when an update is due. */
+	if (!fd_identity_read(fd, &identity, error) ||
+	    !fd_kind_verify(kind, fd, &identity, error)) {
+		g_prefix_error(error, "%s: ", name);
+		return -1;
+	}
+	return fd_steal(&fd);
+}
+
+int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
+	       void *arg, GError **error)
+{
+	if (src && src->inherited && fdstore_find(src->inherited, name))
+		return fdstore_take(src->inherited, name, kind, error);
+	return acquire_open(name, kind, open_fn, arg, error);
+}
