@@ -26,7 +26,12 @@ static int acquire_open(const char *name, enum fd_kind kind, fd_open_fn *open_fn
 int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
 	       void *arg, GError **error)
 {
+	autofd int fd = -1;
+
 	if (src && src->inherited && fdstore_find(src->inherited, name))
-		return fdstore_take(src->inherited, name, kind, error);
-	return acquire_open(name, kind, open_fn, arg, error);
+		return fd_inherit(src, name, kind, error);
+	fd = acquire_open(name, kind, open_fn, arg, error);
+	if (fd < 0 || !fd_publish(src, name, kind, fd, error))
+		return -1;
+	return fd_steal(&fd);
 }

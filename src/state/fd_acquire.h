@@ -40,8 +40,9 @@ typedef int fd_open_fn(void *arg, GError **error);
  * @arg:	For @open_fn
  *
  * The descriptor is remembered as live under @name until fd_withdraw().  The caller cannot tell
- *which way it went, and does not ask. Context: main thread. Return: a descriptor owned by the
- *caller; -1 with @error naming it.
+ * which way it went, and does not ask.
+ * Context: main thread.
+ * Return: a descriptor owned by the caller; -1 with @error naming it.
  */
 int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
 	       void *arg, GError **error);
@@ -50,13 +51,15 @@ int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_op
  * fd_inherit() - The predecessor's descriptor called @name, if it had one
  *
  * For what may or may not be there, such as an accepted connection.  Remembered as live.
- * Return: a descriptor owned by the caller; -1 without @error if there is none.
+ * Return: a descriptor owned by the caller; -1 without @error if there is none, with it if there
+ * is one and it cannot be taken.
  */
 int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GError **error);
 
 /**
  * fd_publish() - Remember a descriptor that appeared later (an accepted connection) as live
  * @fd:	Stays the caller's; fd_withdraw() comes before close()
+ * Return: false if another live descriptor has the name.
  */
 bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error);
 
@@ -66,6 +69,7 @@ void fd_withdraw(struct fd_source *src, const char *name);
 /**
  * fd_source_offer() - Add (dup) every live descriptor to @store, for a successor
  * @skip:	Names to leave out; NULL: none
+ * Return: false if one cannot be handed over.
  */
 bool fd_source_offer(struct fd_source *src, struct fdstore *store,
 		     bool (*skip)(void *opaque, const char *name), void *opaque, GError **error);

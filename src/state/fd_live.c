@@ -8,9 +8,14 @@
 #include "base/error.h"
 #include "base/fd.h"
 
+/**
+ * struct fd_live - A descriptor in use
+ * @kind:	What it was acquired as
+ * @fd:		Borrowed from its owner
+ */
 struct fd_live {
 	enum fd_kind kind;
-	int fd; /* borrowed from its owner */
+	int fd;
 };
 
 void fd_source_clear(struct fd_source *src)
