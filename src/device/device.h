@@ -26,8 +26,7 @@ enum power_request {
 	POWER_SUSPEND, /* ACPI S3 */
 };
 
-/** enum device_bus - What a device is plugged into; decides what addr= and bus= mean to the board
- */
+/** enum device_bus - What a device is plugged into: what its struct begins with, who places it */
 enum device_bus {
 	DEVICE_BUS_BOARD,	  /* made by the board only: ISA and host devices */
 	DEVICE_BUS_PCI,		  /* the run-time struct begins with struct pci_function */
@@ -44,7 +43,8 @@ enum device_bus {
  * @pci:	The root bus, NULL until the host bridge is realized
  * @find_chardev, @find_block, @find_rng_path, @opaque: backends by id, NULL if there is none
  * @power:	Ask for reset, power-off, suspend.  Any thread; the machine acts on the main thread
- * @guest_error: for log_guest()
+ * @clock_ns:	Time that only goes forward; NULL: clock_now_ns().  For tests
+ * @wall_ns:	Time of day, ns since 1970 UTC; NULL: CLOCK_REALTIME.  For tests
  */
 struct device_env {
 	struct fd_source *fds;
@@ -57,6 +57,8 @@ struct device_env {
 	const char *(*find_rng_path)(void *opaque, const char *id);
 	void (*power)(void *opaque, enum power_request request);
 	void *opaque;
+	uint64_t (*clock_ns)(void);
+	uint64_t (*wall_ns)(void);
 };
 
 /**
@@ -76,10 +78,11 @@ struct device_env {
  * @quiesce:	Take no new work and wait until none is in flight.  vCPUs are parked.  False with
  *		@error if @deadline_ns (clock_now_ns()) passes first: the caller resumes the device
  * @resume:	Start taking work: after realize or takeover, after @quiesce.  Must look for work
- *that was signalled while nobody listened (kick every queue once); cannot fail
+ *		that was signalled while nobody listened (kick every queue once); cannot fail
  * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
  * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
  * @unrealize:	Undo @realize; accepts a half-realized device
+ * @make_path:	For a -device on DEVICE_BUS_ISA: its path, from its properties
  *
  * Context: main thread; vCPUs parked for all but @realize and @unrealize.  A device begins its life
  * quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
@@ -101,6 +104,7 @@ struct device_ops {
 	bool (*capture)(struct device *dev, GError **error);
 	bool (*apply)(struct device *dev, GError **error);
 	void (*unrealize)(struct device *dev);
+	char *(*make_path)(const struct device *dev);
 };
 
 /**
@@ -108,7 +112,7 @@ struct device_ops {
  * @ops:	Its model
  * @id:		-device id=, NULL if none
  * @path:	Stable name that does not depend on creation order: "isa/3f8", "pci/00.3"; the
- *section name is "<path>/<ops->name>"
+ *		section name is "<path>/<ops->name>"
  * @lock:	Guards the state struct: held around register accesses (io_region.lock points here)
  *		and taken by the device's own threads and main-thread callbacks
  * @env:	What it was realized with
@@ -132,7 +136,12 @@ struct device {
 struct device *device_new(const struct device_ops *ops, const char *id, const json_t *props,
 			  GError **error);
 
-/** device_realize() - Set the path (taken) and env and call the model's realize, then reset. */
+/**
+ * device_realize() - Set the path and env and call the model's realize, then its reset
+ * @path:	Taken, on failure too
+ *
+ * Return: false with @error set; the device may then only be freed.
+ */
 bool device_realize(struct device *dev, char *path, struct device_env *env, GError **error);
 
 /** device_free() - Unrealize and free; accepts NULL and a device that was never realized. */
@@ -140,6 +149,20 @@ void device_free(struct device *dev);
 
 /** device_state() - The state struct, NULL if the model has none. */
 void *device_state(struct device *dev);
+
+/**
+ * device_map_pio() - Put @size_bytes registers at @port, accessed under the device's lock
+ * @region:	In the run-time struct; to be given to device_unmap_pio() by unrealize
+ */
+bool device_map_pio(struct device *dev, struct io_region *region, const char *name, uint16_t port,
+		    uint32_t size_bytes, const struct io_ops *ops, GError **error);
+
+/** device_unmap_pio() - Undo device_map_pio(); accepts a region that was never mapped. */
+void device_unmap_pio(struct device *dev, struct io_region *region);
+
+/** device_clock_ns(), device_wall_ns() - The environment's clocks; any thread. */
+uint64_t device_clock_ns(const struct device *dev);
+uint64_t device_wall_ns(const struct device *dev);
 
 /** device_ops_find() - A model by its -device driver name, NULL if unknown (device/registry.c). */
 const struct device_ops *device_ops_find(const char *driver);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <glib.h>
 
+#include "base/log.h"
 #include "device/device.h"
 
 #define PCI_N_BARS	 6
@@ -15,12 +16,12 @@
 /**
  * struct pci_function_state - What survives of a function; first in the state of every PCI device
  * @config:	Configuration space as the guest sees it
- * @msix_*:	The MSI-X table and pending bits
+ * @msix_*:	The MSI-X table, and pending bits as of pci_function_capture()
  */
 struct pci_function_state {
 	uint8_t config[PCI_CONFIG_BYTES];
 	uint32_t n_msix;
-	uint32_t pad0;
+	uint8_t pad0[4];
 	struct pci_msix_entry_state {
 		uint64_t addr;
 		uint32_t data;
@@ -44,7 +45,6 @@ struct pci_bar {
 	struct io_region region;
 	bool is_io;
 	bool is_64;
-	bool prefetchable;
 	bool mapped;
 	void (*moved)(struct pci_function *fn, uint32_t bar, uint64_t base);
 };
@@ -63,7 +63,13 @@ struct pci_ids {
  * @dev:	The device
  * @state:	Its surviving part, inside the device's state struct; set before pci_function_init()
  * @devfn:	device << 3 | function
+ * @reset_config: Configuration space at power-on; the functions below fill it, realize may add
+ *		more.  pci_function_reset() copies it to the state: set bytes here, not there
+ * @wmask:	Bits the guest may write
+ * @w1cmask:	Bits cleared by writing one
  * @config_written: optional: after a configuration write was stored; lock held
+ * @config_read: optional: before a configuration read, to refresh the bytes; lock held
+ * @vectors, @n_vectors, @msix_enabled: see pci_msix.c
  */
 struct pci_function {
 	struct device dev;
@@ -71,30 +77,48 @@ struct pci_function {
 	struct pci_bus *bus;
 	uint8_t devfn;
 	struct pci_bar bars[PCI_N_BARS];
-	uint8_t wmask[PCI_CONFIG_BYTES];   /* bits the guest may write */
-	uint8_t w1cmask[PCI_CONFIG_BYTES]; /* bits cleared by writing one */
+	uint8_t reset_config[PCI_CONFIG_BYTES];
+	uint8_t wmask[PCI_CONFIG_BYTES];
+	uint8_t w1cmask[PCI_CONFIG_BYTES];
 	uint8_t caps_end;
 	uint8_t msix_cap;
 	int8_t msix_bar;
 	void (*config_written)(struct pci_function *fn, uint32_t offset, uint32_t len);
 	void (*config_read)(struct pci_function *fn, uint32_t offset, uint32_t len);
-	struct pci_msix_vector *vectors; /* run-time: routes and eventfds; pci_msix.c */
-	struct io_region msix_region;
+	struct pci_msix_vector *vectors;
+	uint32_t n_vectors;
+	bool msix_enabled;
+	struct log_limit guest_log;
 };
 
-/** pci_bus_new() - The root bus; functions' BARs are mapped into @env's spaces. */
-struct pci_bus *pci_bus_new(struct device_env *env);
+/** pci_bus_new() - The root bus; made by the host bridge, which puts it in env->pci. */
+struct pci_bus *pci_bus_new(void);
 void pci_bus_free(struct pci_bus *bus);
 
 /** pci_bus_free_slot() - The lowest device number without a function, from @first on; -1 if full.
  */
-int pci_bus_free_slot(const struct pci_bus *bus, int first);
+int pci_bus_free_slot(struct pci_bus *bus, int first);
 
-/** pci_bus_plug() - Put @fn at @devfn; refuses a taken one. */
+/**
+ * pci_bus_plug() - Put @fn at @devfn, where the guest can see it; refuses a taken one
+ *
+ * The board calls it after device_realize(), never the device.  pci_function_fini() unplugs.
+ */
 bool pci_bus_plug(struct pci_bus *bus, struct pci_function *fn, uint8_t devfn, GError **error);
 void pci_bus_unplug(struct pci_bus *bus, struct pci_function *fn);
 
-/** pci_bus_config_read(), pci_bus_config_write() - For the host bridge's ECAM and CF8/CFC. */
+/** pci_path() - The stable path of what is at @devfn: "pci/00.3", or "pci/00.3.1" for function 1.
+ * Return: owned by the caller. */
+char *pci_path(uint8_t devfn);
+
+/**
+ * pci_bus_config_read(), pci_bus_config_write() - For the host bridge's ECAM and CF8/CFC
+ * @bdf:	bus << 8 | device << 3 | function
+ * @offset:	0 to 4095, a multiple of nothing
+ * @size:	1, 2 or 4
+ *
+ * Context: any thread, no device lock held.
+ */
 uint32_t pci_bus_config_read(struct pci_bus *bus, uint16_t bdf, uint32_t offset, uint32_t size);
 void pci_bus_config_write(struct pci_bus *bus, uint16_t bdf, uint32_t offset, uint32_t size,
 			  uint32_t value);
@@ -103,28 +127,46 @@ void pci_bus_config_write(struct pci_bus *bus, uint16_t bdf, uint32_t offset, ui
 void pci_function_init(struct pci_function *fn, struct pci_function_state *state,
 		       const struct pci_ids *ids);
 
-/** pci_function_add_bar() - Register BAR @index; @region is filled but for its base. */
+/**
+ * pci_function_add_bar() - Register BAR @index; in realize
+ * @size_bytes:	Rounded up to a power of two
+ * @is_64:	Takes the next BAR register too
+ *
+ * Accesses take the device's lock; a device whose registers need none sets
+ * fn->bars[@index].region.lock to NULL after this call.
+ */
 void pci_function_add_bar(struct pci_function *fn, uint32_t index, uint64_t size_bytes, bool is_io,
 			  bool is_64, const struct io_ops *ops, void *opaque,
 			  void (*moved)(struct pci_function *, uint32_t, uint64_t));
 
 /** pci_function_add_capability() - Append @len bytes (id and next included, next is filled in).
- * Return: its offset in configuration space. */
+ * Return: its offset in configuration space, for wmask and the like. */
 uint8_t pci_function_add_capability(struct pci_function *fn, const void *cap, uint8_t len);
 
-/** pci_function_add_msix() - Table and PBA in BAR @bar (created by this call, 4 KiB and up). */
+/** pci_function_add_msix() - Table and PBA in BAR @bar, which this call adds (32-bit, 4 KiB);
+ * @n_vectors is 1 to PCI_MSIX_MAX.  In realize. */
 bool pci_function_add_msix(struct pci_function *fn, uint32_t n_vectors, uint32_t bar,
 			   GError **error);
 
-/** pci_function_reset(), pci_function_apply() - For the device's reset and apply: header, BARs,
- * MSI-X; apply re-maps BARs and routes from the loaded state. */
+/**
+ * pci_function_reset() - Power-on header, BARs unmapped, vectors masked
+ * pci_function_capture() - Bring the MSI-X pending bits into the state
+ * pci_function_apply() - Map BARs and route vectors as the loaded state says; false with @error set
+ *	if the state is of another function (its read-only bits differ, ...)
+ * pci_function_fini() - Unplug, unmap and free; accepts a function that was never initialised
+ *
+ * Every PCI device calls them from its reset, capture, apply and unrealize.
+ * Context: main thread, vCPUs parked.  They take no lock: the caller may hold the device's or not.
+ */
 void pci_function_reset(struct pci_function *fn);
+void pci_function_capture(struct pci_function *fn);
 bool pci_function_apply(struct pci_function *fn, GError **error);
 void pci_function_fini(struct pci_function *fn);
 
 /**
- * pci_msix_notify() - Raise vector @vector (or mark it pending when masked); any thread, no lock
+ * pci_msix_notify() - Raise vector @vector (it becomes pending when masked); any thread, no lock
  *
- * The fast path is one eventfd write to the vector's irqfd.
+ * One eventfd write to the vector's irqfd.  Without effect while MSI-X is disabled, and for a
+ * @vector that does not exist (virtio's 0xffff).
  */
 void pci_msix_notify(struct pci_function *fn, uint32_t vector);
