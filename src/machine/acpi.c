@@ -199,9 +199,9 @@ static void dsdt_host_bridge(GByteArray *aml, const struct acpi_params *params)
 
 	isa = aml_device_begin(aml, "ISA");
 	aml_name_int(aml, "_ADR", 0x1f0000);
-	if (params->n_serials > 0)
+	if (params->serials & 1)
 		dsdt_serial(aml, "COM1", 1, 0x3f8, LAYOUT_IRQ_COM1);
-	if (params->n_serials > 1)
+	if (params->serials & 2)
 		dsdt_serial(aml, "COM2", 2, 0x2f8, LAYOUT_IRQ_COM2);
 	dsdt_rtc(aml);
 	aml_end(aml, isa);
@@ -293,17 +293,8 @@ static uint64_t build_madt(struct acpi_block *block, const struct acpi_params *p
 	put_u64(bytes, LAYOUT_LAPIC, 4);
 	put_u64(bytes, 1, 4); /* PCAT_COMPAT: there are 8259s as well */
 	for (uint32_t i = 0; i < params->n_cpus; i++) {
-		uint32_t apic_id = params->apic_id(params->opaque, i);
-
-		if (apic_id < 0xff) {
-			put_u64(bytes, 0 | 8 << 8 | (i & 0xff) << 16 | apic_id << 24, 4);
-			put_u64(bytes, 1, 4); /* enabled */
-		} else {
-			put_u64(bytes, 9 | 16 << 8, 4); /* processor local x2APIC */
-			put_u64(bytes, apic_id, 4);
-			put_u64(bytes, 1, 4);
-			put_u64(bytes, i, 4);
-		}
+		put_u64(bytes, 0 | 8 << 8 | i << 16 | i << 24, 4); /* processor local APIC */
+		put_u64(bytes, 1, 4);				   /* enabled */
 	}
 	put_u64(bytes, 1 | 12 << 8, 4); /* I/O APIC with id 0, GSI base 0 */
 	put_u64(bytes, LAYOUT_IOAPIC, 4);

@@ -8,17 +8,14 @@
 
 /**
  * struct acpi_params - What the tables depend on
- * @n_cpus:	vCPUs
- * @apic_id:	APIC id of vCPU @index
+ * @n_cpus:	vCPUs, at most 255; a vCPU's APIC id is its index
  * @pci64_base:	First address of the 64-bit PCI window, LAYOUT_PCI64_SIZE long
- * @n_serials:	COM ports present (0 to 2)
+ * @serials:	bit i: COM port i + 1 is there
  */
 struct acpi_params {
 	uint32_t n_cpus;
-	uint32_t (*apic_id)(void *opaque, uint32_t index);
-	void *opaque;
 	uint64_t pci64_base;
-	uint32_t n_serials;
+	uint32_t serials;
 };
 
 /**

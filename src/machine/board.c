@@ -1,0 +1,427 @@
+// The q35 board: the only place that creates devices and wires them to memory, KVM and back-ends.
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/machine_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/block/block.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "device/legacy/acpi_pm.h"
+#include "device/legacy/i8042.h"
+#include "device/legacy/reset_port.h"
+#include "device/legacy/rtc_cmos.h"
+#include "device/legacy/uart16550.h"
+#include "device/pci/host_bridge.h"
+#include "device/pci/lpc.h"
+#include "device/pci/pci.h"
+#include "machine/layout.h"
+
+#define BOARD_MAX_SERIALS 2
+
+/* ---- memory ---- */
+
+static bool add_ram_block(struct machine *machine, const struct memory_backend_config *config,
+			  GError **error)
+{
+	struct ram_block *block = ram_block_new(config, machine->fds, error);
+
+	if (!block)
+		return false;
+	g_ptr_array_add(machine->ram_blocks, block);
+	return true;
+}
+
+/* Explicit back-ends in the order given; implicit RAM, a memfd with aux-ram-share=on, comes last.
+ */
+static bool build_ram_blocks(struct machine *machine, GError **error)
+{
+	const struct vm_config *config = machine->config;
+	struct memory_backend_config implicit = {
+		.kind = MEMORY_BACKEND_RAM,
+		.id = (char *)"pc.ram",
+		.size_bytes = config->ram_size_bytes,
+		.share = config->machine.aux_ram_share,
+		.seal = true,
+		.merge = true,
+		.dump = true,
+	};
+	const char *main_ram = config->machine.memory_backend;
+
+	for (guint i = 0; i < config->memory_backends->len; i++)
+		if (!add_ram_block(machine, config->memory_backends->pdata[i], error))
+			return false;
+	if (!main_ram) {
+		main_ram = implicit.id;
+		if (!add_ram_block(machine, &implicit, error))
+			return false;
+	}
+	for (guint i = 0; i < machine->ram_blocks->len; i++) {
+		struct ram_block *block = machine->ram_blocks->pdata[i];
+
+		if (strcmp(block->name, main_ram) == 0)
+			machine->main_ram = block;
+	}
+	return machine->main_ram ||
+	       error_set_generic(error, "-machine memory-backend=%s: no such object", main_ram);
+}
+
+/* Split RAM around the hole below 4 GiB that the PCI window and interrupt controllers need. */
+static bool map_ram(struct machine *machine, GError **error)
+{
+	uint64_t size = machine->main_ram->size_bytes;
+	uint64_t low = size <= LAYOUT_LOW_RAM_MAX ? size : LAYOUT_LOW_RAM_SPLIT;
+
+	if (size < 2 * MIB)
+		return error_set_generic(error, "-m: the q35 machine needs at least 2 MiB");
+	machine->low_ram_end = low;
+	machine->high_ram_size_bytes = size - low;
+	machine->pci64_base = (LAYOUT_HIGH_RAM + machine->high_ram_size_bytes + GIB - 1) &
+			      ~(GIB - 1);
+	if (!guest_memory_add(&machine->memory, 0, machine->main_ram, 0, low, false, error))
+		return false;
+	return size == low || guest_memory_add(&machine->memory, LAYOUT_HIGH_RAM, machine->main_ram,
+					       low, size - low, false, error);
+}
+
+/* ---- what devices may use ---- */
+
+static struct chardev *env_find_chardev(void *opaque, const char *id)
+{
+	return machine_find_chardev(opaque, id);
+}
+
+static struct block_node *env_find_block(void *opaque, const char *id)
+{
+	const struct machine *machine = opaque;
+
+	for (guint i = 0; i < machine->blocks->len; i++) {
+		struct block_node *node = machine->blocks->pdata[i];
+
+		if (g_strcmp0(block_node_name(node), id) == 0 ||
+		    g_strcmp0(block_node_drive_id(node), id) == 0)
+			return node;
+	}
+	return NULL;
+}
+
+static const char *env_find_rng_path(void *opaque, const char *id)
+{
+	const struct machine *machine = opaque;
+
+	for (guint i = 0; i < machine->config->rngs->len; i++) {
+		const struct rng_config *rng = machine->config->rngs->pdata[i];
+
+		if (strcmp(rng->id, id) == 0)
+			return rng->filename;
+	}
+	return NULL;
+}
+
+static struct device *env_find_device(void *opaque, const char *id)
+{
+	const struct machine *machine = opaque;
+
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+
+		if (g_strcmp0(dev->id, id) == 0 || g_strcmp0(dev->ops->driver, id) == 0)
+			return dev;
+	}
+	return NULL;
+}
+
+static void env_power(void *opaque, enum power_request request)
+{
+	machine_request(opaque, 1u << request);
+}
+
+static void vcpu_event(void *opaque, uint32_t cpu_index, enum vcpu_event event)
+{
+	(void)cpu_index;
+	machine_request(opaque,
+			event == VCPU_EVENT_ERROR ? MACHINE_REQUEST_ERROR : 1u << POWER_RESET);
+}
+
+static bool build_kvm(struct machine *machine, GError **error)
+{
+	const struct vm_config *config = machine->config;
+	struct kvm_params params = {
+		.n_cpus = config->n_cpus,
+		.n_cores = config->n_cores,
+		.n_threads = config->n_threads,
+		.memory = &machine->memory,
+		.pio = machine->pio,
+		.mmio = machine->mmio,
+		.event = vcpu_event,
+		.opaque = machine,
+	};
+
+	machine->kvm = kvm_vm_new(&params, error);
+	if (!machine->kvm)
+		return false;
+	machine->env = (struct device_env){
+		.fds = machine->fds,
+		.memory = &machine->memory,
+		.pio = machine->pio,
+		.mmio = machine->mmio,
+		.accel = kvm_vm_accel(machine->kvm),
+		.find_chardev = env_find_chardev,
+		.find_block = env_find_block,
+		.find_rng_path = env_find_rng_path,
+		.find_device = env_find_device,
+		.power = env_power,
+		.opaque = machine,
+	};
+	return true;
+}
+
+/* ---- back-ends ---- */
+
+/* A chardev is the machine's unless only monitors use it. */
+static bool used_by_machine(const struct vm_config *config, const struct chardev_config *chardev)
+{
+	for (guint i = 0; i < config->serials->len; i++) {
+		const struct serial_config *serial = config->serials->pdata[i];
+
+		if (g_strcmp0(serial->chardev, chardev->id) == 0)
+			return true;
+	}
+	for (guint i = 0; i < config->monitors->len; i++) {
+		const struct monitor_config *monitor = config->monitors->pdata[i];
+
+		if (strcmp(monitor->chardev, chardev->id) == 0)
+			return false;
+	}
+	return true;
+}
+
+static bool build_backends(struct machine *machine, GError **error)
+{
+	const struct vm_config *config = machine->config;
+
+	for (guint i = 0; i < config->chardevs->len; i++) {
+		const struct chardev_config *chardev_config = config->chardevs->pdata[i];
+		struct chardev *chardev;
+
+		if (!used_by_machine(config, chardev_config))
+			continue;
+		chardev = chardev_set_open(machine->chardevs, config, chardev_config->id,
+					   machine->fds, error);
+		if (!chardev)
+			return false;
+		g_ptr_array_add(machine->own_chardevs, chardev);
+	}
+	for (guint i = 0; i < config->blocks->len; i++) {
+		struct block_node *node =
+			block_node_new(config->blocks->pdata[i], machine->fds, error);
+
+		if (!node)
+			return false;
+		g_ptr_array_add(machine->blocks, node);
+	}
+	return true;
+}
+
+/* ---- devices ---- */
+
+/* Realize @dev at @path and keep it; takes both. */
+static bool add_device(struct machine *machine, struct device *dev, char *path, GError **error)
+{
+	if (!dev) {
+		g_free(path);
+		return false;
+	}
+	g_ptr_array_add(machine->devices, dev);
+	return device_realize(dev, path, &machine->env, error);
+}
+
+static bool add_pci_device(struct machine *machine, struct device *dev, uint8_t devfn,
+			   GError **error)
+{
+	return add_device(machine, dev, pci_path(devfn), error) &&
+	       pci_bus_plug(machine->env.pci, (struct pci_function *)dev, devfn, error);
+}
+
+static bool build_chipset(struct machine *machine, GError **error)
+{
+	const struct vm_config *config = machine->config;
+
+	if (!add_device(machine, host_bridge_new(LAYOUT_ECAM), pci_path(0), error) ||
+	    !pci_bus_plug(machine->env.pci, (struct pci_function *)machine->devices->pdata[0], 0,
+			  error) ||
+	    !add_pci_device(machine, lpc_new(), 0x1f << 3, error))
+		return false;
+	machine->pm = acpi_pm_new(LAYOUT_IRQ_SCI);
+	return add_device(machine, machine->pm, g_strdup("isa/600"), error) &&
+	       add_device(machine,
+			  rtc_cmos_new(LAYOUT_IRQ_RTC, config->rtc_localtime, machine->low_ram_end,
+				       machine->high_ram_size_bytes),
+			  g_strdup("isa/70"), error) &&
+	       add_device(machine, i8042_new(), g_strdup("isa/60"), error) &&
+	       add_device(machine, reset_port_new(), g_strdup("isa/cf9"), error);
+}
+
+static bool build_serials(struct machine *machine, GError **error)
+{
+	static const struct {
+		uint16_t port;
+		uint8_t irq;
+		const char *path;
+	} com[BOARD_MAX_SERIALS] = {
+		{0x3f8, LAYOUT_IRQ_COM1, "isa/3f8"},
+		{0x2f8, LAYOUT_IRQ_COM2, "isa/2f8"},
+	};
+
+	if (machine->config->serials->len > BOARD_MAX_SERIALS)
+		return error_set_generic(error, "-serial: this machine has %d serial ports",
+					 BOARD_MAX_SERIALS);
+	for (guint i = 0; i < machine->config->serials->len; i++) {
+		const struct serial_config *serial = machine->config->serials->pdata[i];
+		struct chardev *chardev;
+
+		if (!serial->chardev)
+			continue;
+		chardev = machine_find_chardev(machine, serial->chardev);
+		if (!add_device(machine, uart16550_new(com[i].port, com[i].irq, chardev),
+				g_strdup(com[i].path), error))
+			return false;
+	}
+	return true;
+}
+
+/* addr=SLOT[.FUNCTION], hexadecimal as QEMU reads it. */
+static bool parse_addr(const char *text, uint8_t *devfn)
+{
+	char *end;
+	unsigned long slot = strtoul(text, &end, 16), function = 0;
+
+	if (end == text || slot > 31)
+		return false;
+	if (*end == '.') {
+		const char *start = end + 1;
+
+		function = strtoul(start, &end, 16);
+		if (end == start || function > 7)
+			return false;
+	}
+	*devfn = slot << 3 | function;
+	return *end == '\0';
+}
+
+static bool place_pci(struct machine *machine, const struct device_config *config, const char *bus,
+		      const char *addr, uint8_t *devfn, GError **error)
+{
+	int slot;
+
+	if (bus && strcmp(bus, "pcie.0") != 0)
+		return error_set_generic(error, "-device %s: bus '%s' not found; there is 'pcie.0'",
+					 config->driver, bus);
+	if (addr)
+		return parse_addr(addr, devfn) ||
+		       error_set_generic(error, "-device %s: addr=%s: not SLOT or SLOT.FUNCTION",
+					 config->driver, addr);
+	slot = pci_bus_free_slot(machine->env.pci, 1);
+	if (slot < 0)
+		return error_set_generic(error, "-device %s: no free slot on pcie.0",
+					 config->driver);
+	*devfn = slot << 3;
+	return true;
+}
+
+static bool plug_device(struct machine *machine, const struct device_config *config, guint index,
+			GError **error)
+{
+	const struct device_ops *ops = device_ops_find(config->driver);
+	json_t *props = config->props ? json_copy(config->props) : json_object();
+	g_autofree char *bus = NULL, *addr = NULL;
+	struct device *dev;
+	uint8_t devfn;
+
+	if (!ops) {
+		json_decref(props);
+		return error_set_generic(error,
+					 "-device %s: no such device; -device help lists them",
+					 config->driver);
+	}
+	if (ops->bus == DEVICE_BUS_PCI) {
+		bus = g_strdup(json_string_value(json_object_get(props, "bus")));
+		addr = g_strdup(json_string_value(json_object_get(props, "addr")));
+		json_object_del(props, "bus");
+		json_object_del(props, "addr");
+	}
+	dev = device_new(ops, config->id, props, error);
+	json_decref(props);
+	if (!dev)
+		return false;
+	if (ops->bus != DEVICE_BUS_PCI)
+		return add_device(machine, dev,
+				  config->id ? g_strdup_printf("dev/%s", config->id)
+					     : g_strdup_printf("dev/%u", index),
+				  error);
+	if (!place_pci(machine, config, bus, addr, &devfn, error)) {
+		device_free(dev);
+		return false;
+	}
+	return add_pci_device(machine, dev, devfn, error);
+}
+
+static bool build_devices(struct machine *machine, GError **error)
+{
+	const GPtrArray *devices = machine->config->devices;
+
+	for (guint i = 0; i < devices->len; i++) {
+		const struct device_config *config = devices->pdata[i];
+
+		if (!plug_device(machine, config, i, error)) {
+			if (config->id)
+				g_prefix_error(error, "%s: ", config->id);
+			return false;
+		}
+	}
+	return true;
+}
+
+bool board_build(struct machine *machine, GError **error)
+{
+	machine->ram_blocks = g_ptr_array_new();
+	machine->blocks = g_ptr_array_new();
+	machine->devices = g_ptr_array_new();
+	machine->own_chardevs = g_ptr_array_new();
+	machine->pio = io_space_new("pio");
+	machine->mmio = io_space_new("mmio");
+	if (!build_ram_blocks(machine, error) || !map_ram(machine, error))
+		return false;
+	machine->loader = loader_open(machine->config, machine->fds, error);
+	return machine->loader && build_backends(machine, error) && build_kvm(machine, error) &&
+	       build_chipset(machine, error) && build_serials(machine, error) &&
+	       build_devices(machine, error);
+}
+
+void board_teardown(struct machine *machine, bool disown)
+{
+	if (machine->kvm)
+		kvm_vm_pause(machine->kvm);
+	while (machine->devices && machine->devices->len > 0) {
+		device_free(machine->devices->pdata[machine->devices->len - 1]);
+		g_ptr_array_set_size(machine->devices, machine->devices->len - 1);
+	}
+	machine->pm = NULL;
+	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++)
+		block_node_free(machine->blocks->pdata[i]);
+	for (guint i = 0; machine->own_chardevs && i < machine->own_chardevs->len; i++)
+		chardev_set_close(machine->chardevs, machine->own_chardevs->pdata[i], disown);
+	g_clear_pointer(&machine->kvm, kvm_vm_free);
+	g_clear_pointer(&machine->loader, loader_free);
+	for (guint i = 0; machine->ram_blocks && i < machine->ram_blocks->len; i++)
+		ram_block_free(machine->ram_blocks->pdata[i]);
+	machine->main_ram = NULL;
+	machine->memory = (struct guest_memory){0};
+	g_clear_pointer(&machine->blocks, g_ptr_array_unref);
+	g_clear_pointer(&machine->own_chardevs, g_ptr_array_unref);
+	g_clear_pointer(&machine->ram_blocks, g_ptr_array_unref);
+	g_clear_pointer(&machine->devices, g_ptr_array_unref);
+	g_clear_pointer(&machine->pio, io_space_free);
+	g_clear_pointer(&machine->mmio, io_space_free);
+}

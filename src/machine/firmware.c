@@ -1,0 +1,114 @@
+// What firmware would do before the kernel: assign PCI resources, write tables, load, set
+// registers. SPDX-License-Identifier: Apache-2.0
+#include "machine/machine_priv.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "device/pci/pci.h"
+#include "machine/acpi.h"
+#include "machine/layout.h"
+#include "machine/smbios.h"
+
+#define PCI_COMMAND	   0x04
+#define PCI_COMMAND_IO	   0x1
+#define PCI_COMMAND_MEMORY 0x2
+#define PCI_BAR0	   0x10
+
+/* Bump allocators over the windows that the DSDT names. */
+struct pci_windows {
+	uint64_t io, memory32, memory64;
+};
+
+static uint64_t take(uint64_t *next, uint64_t size_bytes)
+{
+	uint64_t base = (*next + size_bytes - 1) & ~(size_bytes - 1);
+
+	*next = base + size_bytes;
+	return base;
+}
+
+static void assign_bar(struct machine *machine, struct pci_function *fn, uint32_t index,
+		       struct pci_windows *windows)
+{
+	struct pci_bus *bus = machine->env.pci;
+	struct pci_bar *bar = &fn->bars[index];
+	uint32_t offset = PCI_BAR0 + 4 * index;
+	uint64_t base;
+
+	if (bar->is_io)
+		base = take(&windows->io, bar->region.size_bytes);
+	else if (bar->is_64)
+		base = take(&windows->memory64, MAX(bar->region.size_bytes, 4096));
+	else
+		base = take(&windows->memory32, MAX(bar->region.size_bytes, 4096));
+	pci_bus_config_write(bus, fn->devfn, offset, 4, base);
+	if (bar->is_64)
+		pci_bus_config_write(bus, fn->devfn, offset + 4, 4, base >> 32);
+}
+
+static void assign_resources(struct machine *machine)
+{
+	struct pci_windows windows = {
+		.io = LAYOUT_PCI_IO,
+		.memory32 = LAYOUT_PCI32,
+		.memory64 = machine->pci64_base,
+	};
+
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+		struct pci_function *fn = (struct pci_function *)dev;
+
+		if (dev->ops->bus != DEVICE_BUS_PCI)
+			continue;
+		for (uint32_t bar = 0; bar < PCI_N_BARS; bar++)
+			if (fn->bars[bar].region.size_bytes)
+				assign_bar(machine, fn, bar, &windows);
+		pci_bus_config_write(machine->env.pci, fn->devfn, PCI_COMMAND, 2,
+				     PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+	}
+}
+
+static bool write_tables(struct machine *machine, GError **error)
+{
+	struct acpi_params params = {
+		.n_cpus = machine->config->n_cpus,
+		.pci64_base = machine->pci64_base,
+	};
+	g_autoptr(GByteArray) acpi = NULL;
+	g_autoptr(GByteArray) smbios = NULL;
+
+	for (guint i = 0; i < machine->config->serials->len; i++) {
+		const struct serial_config *serial = machine->config->serials->pdata[i];
+
+		if (serial->chardev)
+			params.serials |= 1u << i;
+	}
+	acpi = acpi_build(&params, LAYOUT_ACPI);
+	smbios = smbios_build(machine->config, machine->main_ram->size_bytes, LAYOUT_SMBIOS);
+	if (LAYOUT_ACPI + acpi->len > LAYOUT_ACPI_END ||
+	    LAYOUT_SMBIOS + smbios->len > LAYOUT_SMBIOS_END)
+		return error_set_generic(error, "firmware tables do not fit below 1 MiB");
+	return (guest_memory_write(&machine->memory, LAYOUT_ACPI, acpi->data, acpi->len) &&
+		guest_memory_write(&machine->memory, LAYOUT_SMBIOS, smbios->data, smbios->len)) ||
+	       error_set_generic(error, "no RAM below 1 MiB for firmware tables");
+}
+
+bool board_boot(struct machine *machine, GError **error)
+{
+	struct loader_target target = {
+		.memory = &machine->memory,
+		.low_end = machine->low_ram_end,
+		.high_size_bytes = machine->high_ram_size_bytes,
+		.rsdp = LAYOUT_ACPI,
+	};
+	struct kvm_boot_regs regs;
+
+	if (machine->loader->kernel_fd < 0)
+		return error_set_generic(error, "nothing to boot: give a kernel with -kernel "
+						"(there is no firmware)");
+	assign_resources(machine);
+	return write_tables(machine, error) &&
+	       loader_load(machine->loader, &target, &regs, error) &&
+	       kvm_vm_set_boot_regs(machine->kvm, &regs, error);
+}

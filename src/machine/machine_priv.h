@@ -1,0 +1,72 @@
+// struct machine, for the files that make up the machine: machine.c, board.c, machine_state.c.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "machine/loader.h"
+#include "machine/machine.h"
+
+/** struct machine_listener - One machine_add_listener() */
+struct machine_listener {
+	machine_event_fn fn;
+	void *opaque;
+};
+
+/**
+ * struct machine - See machine.h; owner of everything below
+ * @quiesce_depth: how many reasons there are for devices to stand still: a machine is built with
+ *		one, stopped machines have one, an update takes one more
+ * @stopped:	one of them is that the guest is stopped (or was never started)
+ * @requests:	1 << enum power_request or MACHINE_REQUEST_ERROR, from any thread, atomic; carried
+ *out in the main thread while the guest runs, so that they cross an update
+ * @loaded_runstate: what the guest was when its state was saved
+ * @paused_from: run state before machine_pause()
+ * @devices:	in realize order; freed last to first
+ * @pm, @pci_devices: the devices the board needs to find again
+ */
+struct machine {
+	const struct vm_config *config;
+	struct fd_source *fds;
+	struct chardev_set *chardevs;
+	GPtrArray *ram_blocks;
+	struct ram_block *main_ram;
+	struct guest_memory memory;
+	uint64_t low_ram_end, high_ram_size_bytes, pci64_base;
+	struct io_space *pio, *mmio;
+	struct kvm_vm *kvm;
+	struct device_env env;
+	GPtrArray *blocks;	 /* struct block_node * */
+	GPtrArray *devices;	 /* struct device * */
+	GPtrArray *own_chardevs; /* struct chardev *, of the set: those with frontends here */
+	struct device *pm;
+	struct loader *loader;
+
+	enum runstate runstate;
+	enum runstate loaded_runstate;
+	enum runstate paused_from;
+	uint32_t quiesce_depth;
+	bool stopped;
+	uint32_t requests;
+	GArray *listeners; /* struct machine_listener */
+	void (*quit)(void *opaque);
+	void *quit_opaque;
+};
+
+/** machine_emit() - Tell every listener; @data is taken and may be NULL. */
+void machine_emit(struct machine *machine, enum machine_event event, json_t *data);
+
+/** MACHINE_REQUEST_ERROR - A vCPU cannot go on; beside the bits 1 << enum power_request */
+#define MACHINE_REQUEST_ERROR (1u << 31)
+
+/** machine_request() - Note a request and have the main thread carry it out.  Any thread. */
+void machine_request(struct machine *machine, uint32_t request);
+
+/** board_build() - Memory, KVM VM, backends and devices, wired; everything is left quiesced. */
+bool board_build(struct machine *machine, GError **error);
+
+/** board_boot() - What firmware would do: assign BARs, write tables, load the kernel, set
+ * registers. At cold boot and after each reset. */
+bool board_boot(struct machine *machine, GError **error);
+
+/** board_teardown() - Undo board_build(); accepts a half-built board.  @disown: see
+ * machine_disown(). */
+void board_teardown(struct machine *machine, bool disown);

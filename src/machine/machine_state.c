@@ -1,0 +1,305 @@
+// The machine as sections of a stream, and as the tree that a handshake compares.
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/machine_priv.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "state/txn.h"
+
+/**
+ * DOC: theory of operation
+ *
+ * Saving walks the owners (machine, KVM, devices, chardevs) and adds each one's described struct
+ * under its stable path.  Loading walks them in the same way, parses every section into scratch,
+ * checks each and all together, copies, and only then lets each owner apply what it got.  A section
+ * that nobody asked for fails the load, and so does one that is missing.
+ */
+
+#define MACHINE_MAX_RAM 16
+
+/* What the machine itself remembers, and which RAM its state belongs to. */
+struct machine_ram_state {
+	uint8_t name[64];
+	uint64_t size_bytes;
+};
+
+struct machine_state {
+	uint8_t runstate[16];
+	uint32_t requests;
+	uint32_t n_ram;
+	struct machine_ram_state ram[MACHINE_MAX_RAM];
+};
+
+static const struct state_field machine_ram_fields[] = {
+	FIELD_ARRAY(struct machine_ram_state, name, 1),
+	FIELD(struct machine_ram_state, size_bytes, 2),
+};
+
+static const struct state_desc machine_ram_desc = {
+	.name = "machine-ram",
+	.version = 1,
+	.min_reader = 1,
+	STATE_DESC(struct machine_ram_state, machine_ram_fields),
+};
+
+static const struct state_field machine_fields[] = {
+	FIELD_ARRAY(struct machine_state, runstate, 1),
+	FIELD(struct machine_state, requests, 2),
+	FIELD_STRUCT_LIST(struct machine_state, ram, n_ram, 3, &machine_ram_desc),
+};
+
+static bool machine_state_check(const void *obj, GError **error)
+{
+	const struct machine_state *state = obj;
+
+	if (state->runstate[sizeof(state->runstate) - 1] != 0 ||
+	    runstate_from_name((const char *)state->runstate) == RUNSTATE_MAX)
+		return error_set_generic(error, "runstate: unknown run state");
+	for (uint32_t i = 0; i < state->n_ram; i++)
+		if (state->ram[i].name[sizeof(state->ram[i].name) - 1] != 0)
+			return error_set_generic(error, "ram[%u].name: not terminated", i);
+	return true;
+}
+
+const struct state_desc machine_state_desc = {
+	.name = "machine",
+	.version = 1,
+	.min_reader = 1,
+	.check = machine_state_check,
+	STATE_DESC(struct machine_state, machine_fields),
+};
+
+static bool fill_machine_state(struct machine *machine, struct machine_state *state, GError **error)
+{
+	if (machine->ram_blocks->len > MACHINE_MAX_RAM)
+		return error_set_generic(error, "more than %d RAM blocks", MACHINE_MAX_RAM);
+	g_strlcpy((char *)state->runstate, runstate_name(machine->paused_from),
+		  sizeof(state->runstate));
+	state->requests = __atomic_load_n(&machine->requests, __ATOMIC_ACQUIRE);
+	state->n_ram = machine->ram_blocks->len;
+	for (uint32_t i = 0; i < state->n_ram; i++) {
+		const struct ram_block *block = machine->ram_blocks->pdata[i];
+
+		if (strlen(block->name) >= sizeof(state->ram[i].name))
+			return error_set_generic(error, "RAM block '%s': the name is too long",
+						 block->name);
+		strcpy((char *)state->ram[i].name, block->name);
+		state->ram[i].size_bytes = block->size_bytes;
+	}
+	return true;
+}
+
+static char *device_section(const struct device *dev)
+{
+	return g_strdup_printf("%s/%s", dev->path, dev->ops->name);
+}
+
+static char *chardev_section(const struct chardev *chardev)
+{
+	return g_strdup_printf("chardev/%s", chardev_id(chardev));
+}
+
+static bool save_devices(struct machine *machine, struct state_writer *writer, GError **error)
+{
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+		g_autofree char *name = device_section(dev);
+
+		if (dev->ops->capture && !dev->ops->capture(dev, error)) {
+			g_prefix_error(error, "%s: ", name);
+			return false;
+		}
+		if (dev->ops->state &&
+		    !state_writer_add(writer, name, 0, dev->ops->state, device_state(dev), error))
+			return false;
+	}
+	for (guint i = 0; i < machine->own_chardevs->len; i++) {
+		struct chardev *chardev = machine->own_chardevs->pdata[i];
+		g_autofree char *name = chardev_section(chardev);
+
+		if (!state_writer_add(writer, name, 0, &chardev_state_desc, chardev_state(chardev),
+				      error))
+			return false;
+	}
+	return true;
+}
+
+bool machine_save(struct machine *machine, struct state_writer *writer, GError **error)
+{
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+	const struct kvm_section *sections;
+	uint32_t n;
+
+	if (!fill_machine_state(machine, state, error) ||
+	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) ||
+	    !kvm_vm_capture(machine->kvm, error))
+		return false;
+	sections = kvm_vm_sections(machine->kvm, &n);
+	for (uint32_t i = 0; i < n; i++)
+		if (!state_writer_add(writer, sections[i].name, sections[i].instance,
+				      sections[i].desc, sections[i].state, error))
+			return false;
+	return save_devices(machine, writer, error);
+}
+
+/* Rules between objects: the RAM that the state speaks of is the RAM that is here. */
+static bool machine_check(const struct state_txn *txn, void *opaque, GError **error)
+{
+	const struct machine *machine = opaque;
+	const struct machine_state *state = state_txn_peek(txn, "machine", 0);
+
+	if (state->n_ram != machine->ram_blocks->len)
+		return error_set_generic(error, "machine: %u RAM blocks, here are %u", state->n_ram,
+					 machine->ram_blocks->len);
+	for (uint32_t i = 0; i < state->n_ram; i++) {
+		const struct ram_block *block = machine->ram_blocks->pdata[i];
+
+		if (strcmp(block->name, (const char *)state->ram[i].name) != 0)
+			return error_set_generic(error, "machine: RAM block %u is '%s', here '%s'",
+						 i, state->ram[i].name, block->name);
+		if (block->size_bytes != state->ram[i].size_bytes)
+			return error_set_generic(
+				error,
+				"machine: RAM block '%s' has %" G_GUINT64_FORMAT
+				" bytes, here %" G_GUINT64_FORMAT "; start with the same -m",
+				block->name, state->ram[i].size_bytes, block->size_bytes);
+	}
+	return true;
+}
+
+static bool parse_all(struct machine *machine, struct state_txn *txn, struct machine_state *state,
+		      GError **error)
+{
+	const struct kvm_section *sections;
+	uint32_t n;
+
+	if (!state_txn_add(txn, "machine", 0, &machine_state_desc, NULL, state, error))
+		return false;
+	sections = kvm_vm_sections(machine->kvm, &n);
+	for (uint32_t i = 0; i < n; i++)
+		if (!state_txn_add(txn, sections[i].name, sections[i].instance, sections[i].desc,
+				   sections[i].state, sections[i].state, error))
+			return false;
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+		g_autofree char *name = device_section(dev);
+		void *obj = device_state(dev);
+
+		if (dev->ops->state &&
+		    !state_txn_add(txn, name, 0, dev->ops->state, obj, obj, error))
+			return false;
+	}
+	for (guint i = 0; i < machine->own_chardevs->len; i++) {
+		struct chardev *chardev = machine->own_chardevs->pdata[i];
+		g_autofree char *name = chardev_section(chardev);
+		void *obj = chardev_state(chardev);
+
+		if (!state_txn_add(txn, name, 0, &chardev_state_desc, obj, obj, error))
+			return false;
+	}
+	return true;
+}
+
+bool machine_load(struct machine *machine, struct state_reader *reader, GError **error)
+{
+	autoptr(state_txn) txn = state_txn_new(reader);
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+
+	if (!parse_all(machine, txn, state, error) ||
+	    !state_txn_commit(txn, machine_check, machine, error))
+		return false;
+	machine->loaded_runstate = runstate_from_name((const char *)state->runstate);
+	machine->requests = state->requests;
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+
+		if (dev->ops->apply && !dev->ops->apply(dev, error)) {
+			g_prefix_error(error, "%s/%s: ", dev->path, dev->ops->name);
+			return false;
+		}
+	}
+	return kvm_vm_apply(machine->kvm, error);
+}
+
+static void note_blocker(GPtrArray *blockers, GError **first, GError *reason)
+{
+	if (blockers)
+		g_ptr_array_add(blockers, g_strdup(reason->message));
+	if (first && !*first)
+		g_propagate_error(first, reason);
+	else
+		g_error_free(reason);
+}
+
+bool machine_preservable(struct machine *machine, GPtrArray *blockers, GError **error)
+{
+	bool ok = true;
+
+	for (guint i = 0; i < machine->ram_blocks->len; i++) {
+		GError *reason = NULL;
+
+		if (ram_block_preservable(machine->ram_blocks->pdata[i], &reason))
+			continue;
+		note_blocker(blockers, error, reason);
+		ok = false;
+	}
+	for (guint i = 0; i < machine->own_chardevs->len; i++) {
+		GError *reason = NULL;
+
+		if (chardev_preservable(machine->own_chardevs->pdata[i], &reason))
+			continue;
+		note_blocker(blockers, error, reason);
+		ok = false;
+	}
+	return ok;
+}
+
+static json_t *describe(const char *section, uint32_t instance, const struct state_desc *desc)
+{
+	return json_pack("{s:s, s:i, s:s, s:i, s:i}", "section", section, "instance", instance,
+			 "state", desc ? desc->name : "", "version", desc ? desc->version : 0,
+			 "min-reader", desc ? desc->min_reader : 0);
+}
+
+json_t *machine_device_tree(struct machine *machine)
+{
+	json_t *devices = json_array(), *ram = json_array();
+	const struct kvm_section *sections;
+	uint32_t n;
+
+	sections = kvm_vm_sections(machine->kvm, &n);
+	for (uint32_t i = 0; i < n; i++)
+		json_array_append_new(devices, describe(sections[i].name, sections[i].instance,
+							sections[i].desc));
+	for (guint i = 0; i < machine->devices->len; i++) {
+		const struct device *dev = machine->devices->pdata[i];
+		g_autofree char *name = device_section(dev);
+
+		json_array_append_new(devices, describe(name, 0, dev->ops->state));
+	}
+	for (guint i = 0; i < machine->own_chardevs->len; i++) {
+		g_autofree char *name = chardev_section(machine->own_chardevs->pdata[i]);
+
+		json_array_append_new(devices, describe(name, 0, &chardev_state_desc));
+	}
+	for (guint i = 0; i < machine->ram_blocks->len; i++) {
+		const struct ram_block *block = machine->ram_blocks->pdata[i];
+
+		json_array_append_new(ram, json_pack("{s:s, s:I, s:b}", "name", block->name, "size",
+						     (json_int_t)block->size_bytes, "share",
+						     block->shared));
+	}
+	return json_pack("{s:o, s:o}", "devices", devices, "ram", ram);
+}
+
+bool machine_populate(struct machine *machine, GError **error)
+{
+	for (guint i = 0; i < machine->ram_blocks->len; i++) {
+		struct ram_block *block = machine->ram_blocks->pdata[i];
+
+		if (block->shared && !ram_block_populate(block, error))
+			return false;
+	}
+	return true;
+}
