@@ -234,6 +234,9 @@ struct vm_config {
 	GPtrArray *incoming; /* struct incoming_config * */
 };
 
+/** vm_config_new() - A config with every default and nothing in its arrays; the caller's. */
+struct vm_config *vm_config_new(void);
+
 /** vm_config_free() - Free a config; accepts NULL. */
 void vm_config_free(struct vm_config *config);
 DEFINE_CLEANUP(vm_config, vm_config_free)
@@ -255,3 +258,14 @@ struct vm_config *vm_config_from_json(const json_t *json, GError **error);
  * devices and their order may not.  Owned by the caller.
  */
 char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs);
+
+/*
+ * Lookups by id; NULL if there is none.  vm_config_block() takes a node name or a -drive's id.
+ */
+const struct memory_backend_config *vm_config_memory_backend(const struct vm_config *config,
+							     const char *id);
+const struct rng_config *vm_config_rng(const struct vm_config *config, const char *id);
+const struct iothread_config *vm_config_iothread(const struct vm_config *config, const char *id);
+const struct chardev_config *vm_config_chardev(const struct vm_config *config, const char *id);
+const struct block_config *vm_config_block(const struct vm_config *config, const char *name);
+const struct device_config *vm_config_device(const struct vm_config *config, const char *id);
