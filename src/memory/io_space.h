@@ -11,10 +11,14 @@
 /**
  * struct io_ops - Registers of one region
  * @read:	@offset_bytes into the region; @size is one of the implemented sizes
- * @write:	as @read
- * @min_size, @max_size: sizes in bytes that the functions implement (powers of two).  The guest may
- *		use 1, 2, 4 or 8: what is smaller is widened (the other bytes are read first only if
- *		@rmw), what is larger is split, lowest address first
+ * @write:	as @read; bits of @value above @size are zero
+ * @min_size, @max_size: sizes in bytes that the functions implement (powers of two, up to 8)
+ * @rmw:	a write smaller than @min_size reads the register first and changes only the guest's
+ *		bytes; without it the other bytes are written as zero
+ *
+ * The guest may use 1, 2, 4 or 8 bytes at any address.  The functions only ever see naturally
+ * aligned offsets and implemented sizes: what is larger or unaligned is split, lowest address
+ * first; what is smaller is widened.
  *
  * Context: a vCPU thread, or the main thread; the region's lock is held.  Must not block.
  */
@@ -23,12 +27,14 @@ struct io_ops {
 	void (*write)(void *opaque, uint64_t offset_bytes, uint32_t size, uint64_t value);
 	uint8_t min_size;
 	uint8_t max_size;
+	bool rmw;
 };
 
 /**
  * struct io_region - A range of an I/O space, embedded in its device
  * @name:	For traces and `info mtree`-like output
- * @base, @size_bytes: place; @base is set by io_space_add()
+ * @base, @size_bytes: place; @base is set by io_space_add(); the size is a multiple of
+ *		@ops->min_size
  * @ops, @opaque: registers
  * @lock:	taken around every access; NULL: @ops need none (they lock for themselves)
  */
@@ -57,6 +63,10 @@ void io_space_remove(struct io_space *space, struct io_region *region);
 
 /**
  * io_space_read(), io_space_write() - One guest access of 1, 2, 4 or 8 bytes
+ *
+ * An access that leaves its region is split in halves, each looked up by itself.  No lock of the
+ * space is held while a device runs, so a device may add and remove regions.
+ *
  * Return: false when nothing is there (reads give all ones).
  */
 bool io_space_read(struct io_space *space, uint64_t addr, uint32_t size, uint64_t *value);

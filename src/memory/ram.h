@@ -19,6 +19,10 @@
  * @fd:		memfd or file behind it, -1 for private anonymous memory
  * @shared:	MAP_SHARED: what a successor maps is the same memory
  * @page_size_bytes: of the backing (hugetlbfs may be larger than 4 KiB)
+ * @inherited:	@fd is the predecessor's: the memory has content
+ * @fds:	Where @fd is registered
+ *
+ * @host is aligned to 2 MiB (or the huge page size) so that KVM can map huge pages.
  */
 struct ram_block {
 	char *name;
@@ -27,6 +31,7 @@ struct ram_block {
 	int fd;
 	bool shared;
 	uint64_t page_size_bytes;
+	bool inherited;
 	struct fd_source *fds;
 };
 
@@ -35,18 +40,34 @@ struct ram_block {
  * @config:	Kind, size and flags; not referenced after the call
  * @fds:	Where the descriptor comes from and is registered; outlives the block
  *
+ * A memfd is sealed against shrinking, which would turn guest accesses into SIGBUS; against
+ * growing, so that its size stays what a successor checks; and against more seals, because a peer
+ * that has the descriptor (vhost-user) could add one that forbids a successor to map it for
+ * writing.
+ *
+ * A file of 0 bytes or a new one gets the size; a file that has content is never resized.
+ *
  * Does not populate pages unless config->prealloc; see ram_block_populate().
+ * Context: main thread.
  * Return: NULL with @error set (size differs from the inherited descriptor's, no space, ...).
  */
 struct ram_block *ram_block_new(const struct memory_backend_config *config, struct fd_source *fds,
 				GError **error);
+
+/**
+ * ram_block_free() - Unmap, withdraw the descriptor from its source and close it; accepts NULL
+ *
+ * Context: main thread.
+ */
 void ram_block_free(struct ram_block *block);
 DEFINE_CLEANUP(ram_block, ram_block_free)
 
 /**
- * ram_block_populate() - Make page-table entries for the whole block (MADV_POPULATE_WRITE)
+ * ram_block_populate() - Make page-table entries for the whole block
  *
- * 130-190 ms per GiB on new memory; memory of a predecessor is only mapped.  Any thread.
+ * New memory is allocated (130-190 ms per GiB).  A predecessor's is only mapped where it has
+ * content (55 ms per GiB): holes stay holes, and the guest may run in the predecessor meanwhile.
+ * Context: any thread.
  */
 bool ram_block_populate(struct ram_block *block, GError **error);
 

@@ -1,0 +1,361 @@
+// RAM blocks: host memory by a stable name, shared with a successor through its descriptor.
+// SPDX-License-Identifier: Apache-2.0
+#include "memory/ram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+#define RAM_ALIGN_BYTES	   (2ULL << 20)
+#define RAM_POPULATE_BYTES (64ULL << 20)
+
+/**
+ * struct ram_open - fd_acquire()'s argument
+ * @config:	The backend
+ * @opened:	The open function was called: there was no predecessor's descriptor
+ */
+struct ram_open {
+	const struct memory_backend_config *config;
+	bool opened;
+};
+
+/* ---- opening ---- */
+
+/*
+ * Guest memory is never executed from the host.  Kernels before 6.3 do not know the flag; some
+ * hosts (vm.memfd_noexec=2) refuse a memfd without it.
+ */
+static int ram_memfd_create(const char *name, unsigned int flags)
+{
+	int fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd;
+}
+
+static int ram_open_memfd(const struct memory_backend_config *config, GError **error)
+{
+	unsigned int flags = config->hugetlb ? MFD_HUGETLB : 0;
+	autofd int fd = -1;
+
+	if (config->hugetlb && config->hugetlbsize_bytes)
+		flags |= (unsigned int)__builtin_ctzll(config->hugetlbsize_bytes) << MFD_HUGE_SHIFT;
+	fd = ram_memfd_create(config->id, flags);
+	if (fd < 0) {
+		error_set_errno(error, errno, "'%s': memfd_create%s", config->id,
+				config->hugetlb ? " with this huge page size" : "");
+		return -1;
+	}
+	if (ftruncate(fd, (off_t)config->size_bytes) < 0) {
+		error_set_errno(error, errno, "'%s': %" PRIu64 " bytes", config->id,
+				config->size_bytes);
+		return -1;
+	}
+	if ((config->seal || config->kind == MEMORY_BACKEND_RAM) &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		error_set_errno(error, errno, "'%s': sealing the memfd", config->id);
+		return -1;
+	}
+	return fd_steal(&fd);
+}
+
+/* Open, or make, the file; *@created: it can be removed again if something goes wrong. */
+static int ram_open_path(const char *path, bool *created)
+{
+	g_autofree char *unlinked = NULL;
+	int fd;
+
+	*created = false;
+	if (g_file_test(path, G_FILE_TEST_IS_DIR)) {
+		unlinked = g_build_filename(path, "molt-ram-XXXXXX", NULL);
+		fd = mkostemp(unlinked, O_CLOEXEC);
+		if (fd >= 0)
+			unlink(unlinked);
+		return fd;
+	}
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	fd = open(path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0644);
+	*created = fd >= 0;
+	return fd;
+}
+
+static int ram_open_file(const struct memory_backend_config *config, GError **error)
+{
+	autofd int fd = -1;
+	struct stat st;
+	bool created;
+
+	fd = ram_open_path(config->mem_path, &created);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		error_set_errno(error, errno, "'%s': %s", config->id, config->mem_path);
+		return -1;
+	}
+	/* The size of a file with content is checked where an inherited one's is. */
+	if (S_ISREG(st.st_mode) && st.st_size == 0 &&
+	    ftruncate(fd, (off_t)config->size_bytes) < 0) {
+		error_set_errno(error, errno, "'%s': %s: resizing to %" PRIu64 " bytes", config->id,
+				config->mem_path, config->size_bytes);
+		if (created)
+			unlink(config->mem_path);
+		return -1;
+	}
+	return fd_steal(&fd);
+}
+
+static int ram_open_fd(void *arg, GError **error)
+{
+	struct ram_open *open = arg;
+
+	open->opened = true;
+	if (open->config->kind == MEMORY_BACKEND_FILE)
+		return ram_open_file(open->config, error);
+	return ram_open_memfd(open->config, error);
+}
+
+/* ---- checking ---- */
+
+static bool ram_page_size(struct ram_block *block, GError **error)
+{
+	struct statfs fs;
+
+	block->page_size_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	if (block->fd >= 0) {
+		if (fstatfs(block->fd, &fs) < 0)
+			return error_set_errno(error, errno, "'%s': statfs", block->name);
+		if (fs.f_type == HUGETLBFS_MAGIC)
+			block->page_size_bytes = (uint64_t)fs.f_bsize;
+	}
+	if (block->size_bytes == 0 || block->size_bytes % block->page_size_bytes)
+		return error_set_generic(error,
+					 "'%s': its size of %" PRIu64
+					 " bytes is not a multiple of the page size of %" PRIu64,
+					 block->name, block->size_bytes, block->page_size_bytes);
+	return true;
+}
+
+/* The same for a file that was just opened and a descriptor that a predecessor handed over. */
+static bool ram_check_fd(const struct ram_block *block, const struct memory_backend_config *config,
+			 GError **error)
+{
+	bool is_file = config->kind == MEMORY_BACKEND_FILE;
+	struct stat st;
+	bool fits;
+
+	if (fstat(block->fd, &st) < 0)
+		return error_set_errno(error, errno, "'%s': stat", block->name);
+	/* A DAX character device has no size to ask for: mmap() knows. */
+	if (is_file && S_ISCHR(st.st_mode))
+		return true;
+	if (!S_ISREG(st.st_mode))
+		return error_set_generic(error, "'%s': %s is not a regular file or DAX device",
+					 block->name,
+					 is_file ? config->mem_path : "its descriptor");
+	fits = is_file ? (uint64_t)st.st_size >= block->size_bytes
+		       : (uint64_t)st.st_size == block->size_bytes;
+	if (!fits)
+		return error_set_generic(error,
+					 "'%s': %s has %" PRIu64 " bytes, the backend %" PRIu64
+					 "; make the sizes the same",
+					 block->name,
+					 block->inherited ? "the predecessor's memory"
+					 : is_file	  ? config->mem_path
+							  : "its memfd",
+					 (uint64_t)st.st_size, block->size_bytes);
+	return true;
+}
+
+/* ---- mapping ---- */
+
+/*
+ * KVM maps a huge page only where host and guest addresses are congruent; guest RAM starts at
+ * multiples of 2 MiB.  So address space is reserved first and the block is placed in it, aligned.
+ */
+static bool ram_map(struct ram_block *block, GError **error)
+{
+	uint64_t align = MAX(RAM_ALIGN_BYTES, block->page_size_bytes);
+	uint64_t reserved = block->size_bytes + align;
+	int flags = MAP_FIXED | (block->shared ? MAP_SHARED : MAP_PRIVATE) |
+		    (block->fd < 0 ? MAP_ANONYMOUS : 0);
+	uint8_t *area, *start, *end;
+
+	if (reserved < block->size_bytes)
+		return error_set_generic(error, "'%s': %" PRIu64 " bytes are too many", block->name,
+					 block->size_bytes);
+	area = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		return error_set_errno(error, errno, "'%s': address space of %" PRIu64 " bytes",
+				       block->name, reserved);
+	start = area + (align - (uintptr_t)area % align) % align;
+	end = start + block->size_bytes;
+	if (mmap(start, block->size_bytes, PROT_READ | PROT_WRITE, flags, block->fd, 0) ==
+	    MAP_FAILED) {
+		error_set_errno(error, errno, "'%s': mapping %" PRIu64 " bytes%s", block->name,
+				block->size_bytes,
+				block->page_size_bytes > RAM_ALIGN_BYTES / 512
+					? " (are there enough free huge pages?)"
+					: "");
+		munmap(area, reserved);
+		return false;
+	}
+	if (start > area)
+		munmap(area, (size_t)(start - area));
+	if (end < area + reserved)
+		munmap(end, (size_t)(area + reserved - end));
+	block->host = start;
+	return true;
+}
+
+/* Hints only: a kernel that has no use for one says EINVAL, and nothing is lost. */
+static void ram_advise(const struct ram_block *block, const struct memory_backend_config *config)
+{
+	/* hugetlbfs has its huge pages already. */
+	if (block->page_size_bytes < RAM_ALIGN_BYTES)
+		(void)madvise(block->host, block->size_bytes, MADV_HUGEPAGE);
+	/* KSM merges anonymous pages only. */
+	if (config->merge && !block->shared)
+		(void)madvise(block->host, block->size_bytes, MADV_MERGEABLE);
+	if (!config->dump)
+		(void)madvise(block->host, block->size_bytes, MADV_DONTDUMP);
+}
+
+static bool ram_acquire_fd(struct ram_block *block, const struct memory_backend_config *config,
+			   GError **error)
+{
+	struct ram_open open = {.config = config};
+	g_autofree char *key = g_strdup_printf("ram/%s", block->name);
+
+	block->fd = fd_acquire(block->fds, key, FD_RAM, ram_open_fd, &open, error);
+	block->inherited = block->fd >= 0 && !open.opened;
+	return block->fd >= 0 && ram_check_fd(block, config, error);
+}
+
+struct ram_block *ram_block_new(const struct memory_backend_config *config, struct fd_source *fds,
+				GError **error)
+{
+	autoptr(ram_block) block = g_new0(struct ram_block, 1);
+
+	block->name = g_strdup(config->id);
+	block->size_bytes = config->size_bytes;
+	block->shared = config->share;
+	block->fds = fds;
+	block->fd = -1;
+	if ((config->kind != MEMORY_BACKEND_RAM || config->share) &&
+	    !ram_acquire_fd(block, config, error))
+		return NULL;
+	if (!ram_page_size(block, error) || !ram_map(block, error))
+		return NULL;
+	ram_advise(block, config);
+	if (config->prealloc && !ram_block_populate(block, error))
+		return NULL;
+	return g_steal_pointer(&block);
+}
+
+void ram_block_free(struct ram_block *block)
+{
+	g_autofree char *key = NULL;
+
+	if (!block)
+		return;
+	if (block->host)
+		munmap(block->host, block->size_bytes);
+	if (block->fd >= 0) {
+		key = g_strdup_printf("ram/%s", block->name);
+		fd_withdraw(block->fds, key);
+	}
+	fd_close(&block->fd);
+	g_free(block->name);
+	g_free(block);
+}
+
+/* ---- populating ---- */
+
+/*
+ * Kernels before 5.14 have no MADV_POPULATE: touch each page.  Atomic, because the guest may be
+ * writing the same bytes from the predecessor.
+ */
+static void ram_touch(const struct ram_block *block, uint64_t offset, uint64_t len)
+{
+	for (uint64_t at = 0; at < len; at += block->page_size_bytes)
+		__atomic_fetch_or(block->host + offset + at, 0, __ATOMIC_RELAXED);
+}
+
+static bool ram_populate_range(const struct ram_block *block, uint64_t offset, uint64_t len,
+			       GError **error)
+{
+	/* On shared memory a read fault makes a writable entry, and it is the cheaper one. */
+	int advice = block->inherited && block->shared ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
+	uint64_t step = MAX(RAM_POPULATE_BYTES, block->page_size_bytes);
+
+	while (len > 0) {
+		uint64_t piece = MIN(len, step);
+
+		if (madvise(block->host + offset, piece, advice) < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno != EINVAL)
+				return error_set_errno(error, errno,
+						       "'%s': populating %" PRIu64 " bytes",
+						       block->name, block->size_bytes);
+			ram_touch(block, offset, piece);
+		}
+		offset += piece;
+		len -= piece;
+	}
+	return true;
+}
+
+bool ram_block_populate(struct ram_block *block, GError **error)
+{
+	uint64_t page = block->page_size_bytes;
+	uint64_t at = 0;
+
+	if (!block->inherited)
+		return ram_populate_range(block, 0, block->size_bytes, error);
+	/* Nobody reads or writes through the descriptor, so its position is free to use. */
+	while (at < block->size_bytes) {
+		off_t data = lseek(block->fd, (off_t)at, SEEK_DATA);
+		off_t hole = data < 0 ? -1 : lseek(block->fd, data, SEEK_HOLE);
+		uint64_t start, end;
+
+		if (data < 0 && errno == ENXIO)
+			break; /* holes up to the end */
+		/* A file system that cannot tell: everything is data. */
+		start = data < 0 ? at : (uint64_t)data / page * page;
+		end = hole < 0 ? block->size_bytes : (uint64_t)hole;
+		end = MIN((end + page - 1) / page * page, block->size_bytes);
+		if (start >= block->size_bytes)
+			break;
+		if (!ram_populate_range(block, start, end - start, error))
+			return false;
+		at = end;
+	}
+	return true;
+}
+
+bool ram_block_preservable(const struct ram_block *block, GError **error)
+{
+	if (block->shared)
+		return true;
+	return error_set_generic(error,
+				 "RAM '%s' is private to this process; give its memory-backend "
+				 "share=on, or use memory-backend-memfd, or -machine "
+				 "aux-ram-share=on",
+				 block->name);
+}
