@@ -38,6 +38,14 @@ struct kvm_params {
 	void *opaque;
 };
 
+/**
+ * KVM_RESERVED_GPA - Guest-physical pages that KVM itself uses below 4 GiB
+ *
+ * No RAM or device there; the firmware memory map must list them as reserved.
+ */
+#define KVM_RESERVED_GPA       0xfeffc000ULL
+#define KVM_RESERVED_GPA_BYTES 0x4000ULL
+
 /** struct kvm_vm - A VM, its vCPUs (each with a parked thread), irqchip and PIT */
 struct kvm_vm;
 
@@ -51,8 +59,24 @@ struct kvm_vm *kvm_vm_new(const struct kvm_params *params, GError **error);
 void kvm_vm_free(struct kvm_vm *vm);
 DEFINE_CLEANUP(kvm_vm, kvm_vm_free)
 
-/** kvm_vm_accel() - Its interrupts and doorbells, for devices. */
+/**
+ * kvm_vm_accel() - Its interrupts and doorbells, for devices
+ *
+ * GSIs are wired as in a PC: GSI 0 (the PIT) is the PIC's pin 0 and the IOAPIC's pin 2, so the MADT
+ * needs the source override "ISA 0 is GSI 2"; GSI 2 is not connected; others go straight.
+ */
 struct accel *kvm_vm_accel(struct kvm_vm *vm);
+
+/**
+ * kvm_vm_hold_routes(), kvm_vm_release_routes() - Collect changes of interrupt routes
+ *
+ * Every change costs a grace period in the kernel.  Between the two, which nest, changes are
+ * collected; the last release makes them with one call.  For the machine, around realizing,
+ * applying and unrealizing many devices.  Any thread. Return (release): false with @error set if
+ * the kernel refuses the table.
+ */
+void kvm_vm_hold_routes(struct kvm_vm *vm);
+bool kvm_vm_release_routes(struct kvm_vm *vm, GError **error);
 
 /** kvm_vm_vcpu_tid() - Kernel thread id of vCPU @index (query-cpus-fast). */
 int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
@@ -60,8 +84,10 @@ int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
 /**
  * kvm_vm_run() - Unpark every vCPU.  kvm_vm_pause() - Park them and wait until the last has parked
  *
- * A parked vCPU has completed its last port or MMIO access: its registers are consistent.
- * Context: main thread.  Both are cheap no-ops in the state they lead to.
+ * A parked vCPU has completed its last port or MMIO access: its registers are consistent.  A vCPU
+ * that reported an event stays parked until kvm_vm_reset() or kvm_vm_apply().
+ * Context: main thread, which must hold no lock that a device's register access takes.  Both are
+ * cheap no-ops in the state they lead to.
  */
 void kvm_vm_run(struct kvm_vm *vm);
 void kvm_vm_pause(struct kvm_vm *vm);
@@ -70,23 +96,35 @@ bool kvm_vm_running(const struct kvm_vm *vm);
 /**
  * kvm_vm_stop_clock(), kvm_vm_start_clock() - Freeze kvmclock for a stopped guest (stop and cont)
  *
- * An update does not use them: its pause is part of guest time.
+ * An update does not use them: its pause is part of guest time.  That the clock is frozen is part
+ * of the saved state: a guest that is updated while it is stopped finds the clock where it stood
+ * when the successor starts it.  Both are no-ops in the state they lead to.
+ *
+ * Order: kvm_vm_pause(), kvm_vm_stop_clock(); kvm_vm_start_clock(), kvm_vm_run().
  */
 void kvm_vm_stop_clock(struct kvm_vm *vm);
 void kvm_vm_start_clock(struct kvm_vm *vm);
 
-/** kvm_vm_reset() - Power-on state of vCPUs, irqchip and PIT; parked vCPUs only. */
+/**
+ * kvm_vm_reset() - Power-on state of vCPUs, irqchip and PIT; parked vCPUs only
+ *
+ * TSC and kvmclock run on.
+ */
 bool kvm_vm_reset(struct kvm_vm *vm, GError **error);
 
 /**
  * struct kvm_boot_regs - Where the boot vCPU starts, as a loader wants it (loader_*.c)
  * @rip, @rsp, @rsi, @rbx: general registers
- * @cr3:	page tables; 0: no paging
+ * @cr3:	page tables; 0: no paging (must be set for @long_mode)
+ * @gdt_gpa, @gdt_bytes: a GDT in guest memory, 0: none; segments work without one until reloaded.
+ *		Selectors: code 0x10, data 0x18
  * @long_mode:	64-bit flat segments (Linux boot protocol); false: 32-bit flat, no paging (PVH)
  */
 struct kvm_boot_regs {
 	uint64_t rip, rsp, rsi, rbx;
 	uint64_t cr3;
+	uint64_t gdt_gpa;
+	uint16_t gdt_bytes;
 	bool long_mode;
 };
 
