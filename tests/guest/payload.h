@@ -27,6 +27,9 @@ struct shared {
 
 #define SHARED ((struct shared *)SHARED_GPA)
 
+/* Set to 1 by the very first guest instruction (start.S), for whoever measures start-up. */
+#define SHARED_FIRST_GPA 0x101000
+
 static inline void outb(uint16_t port, uint8_t value)
 {
 	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));

@@ -10,6 +10,7 @@
 	.code32
 	.globl	start32
 start32:
+	movl	$1, 0x101000		/* first instruction: SHARED_FIRST in payload.h */
 	cli
 	cld
 	movl	$stack_top, %esp
