@@ -9,7 +9,7 @@
 
 #define HELP_WIDTH  80
 #define HELP_INDENT 30
-#define SUMMARY	    "a KVM virtual machine monitor whose process can be replaced under a running guest"
+#define SUMMARY	    "virtual machine monitor for KVM that can be replaced under a running guest"
 
 static const char *const topics[TOPIC_COUNT] = {
 	[TOPIC_MACHINE] = "Machine",

@@ -91,9 +91,17 @@ static bool keyval_set(json_t *root, const char *key, const char *text, GError *
 	return true;
 }
 
-static bool is_index(const char *key)
+static bool has_index(json_t *object)
 {
-	return key[strspn(key, "0123456789")] == '\0';
+	const char *key;
+	json_t *child;
+
+	json_object_foreach(object, key, child)
+	{
+		if (key[strspn(key, "0123456789")] == '\0')
+			return true;
+	}
+	return false;
 }
 
 /* Return: a list with @object's values if its keys are 0, 1, ..., NULL with @error set if not. */
@@ -139,7 +147,7 @@ static bool keyval_make_lists(json_t *object, GError **error)
 			continue;
 		if (!keyval_make_lists(child, error))
 			return false;
-		if (!is_index(json_object_iter_key(json_object_iter(child))))
+		if (!has_index(child))
 			continue;
 		list = keyval_object_to_list(child, key, error);
 		if (!list)

@@ -372,8 +372,6 @@ void props_clear(const struct prop *table, void *obj)
 
 static char *prop_type_text(const struct prop *prop)
 {
-	g_autofree char *names = NULL;
-
 	switch (prop->type) {
 	case PROP_BOOL:
 		return g_strdup("on|off");
