@@ -17,6 +17,7 @@
 struct device;
 struct chardev;
 struct block_node;
+struct io_thread;
 struct pci_bus;
 
 /** enum power_request - What a device asks of the machine on the guest's behalf */
@@ -42,6 +43,9 @@ enum device_bus {
  * @accel:	Interrupts and doorbells
  * @pci:	The root bus, NULL until the host bridge is realized
  * @find_chardev, @find_block, @find_rng_path, @opaque: backends by id, NULL if there is none
+ * @find_iothread: -object iothread by id; NULL if the machine has none to offer
+ * @find_device: a device by its id, or the first one of a driver; NULL if there is none
+ * @n_cpus:	vCPUs: how many queues a device has by default; 0 counts as 1
  * @power:	Ask for reset, power-off, suspend.  Any thread; the machine acts on the main thread
  * @clock_ns:	Time that only goes forward; NULL: clock_now_ns().  For tests
  * @wall_ns:	Time of day, ns since 1970 UTC; NULL: CLOCK_REALTIME.  For tests
@@ -55,6 +59,9 @@ struct device_env {
 	struct chardev *(*find_chardev)(void *opaque, const char *id);
 	struct block_node *(*find_block)(void *opaque, const char *id);
 	const char *(*find_rng_path)(void *opaque, const char *id);
+	struct io_thread *(*find_iothread)(void *opaque, const char *id);
+	struct device *(*find_device)(void *opaque, const char *id_or_driver);
+	uint32_t n_cpus;
 	void (*power)(void *opaque, enum power_request request);
 	void *opaque;
 	uint64_t (*clock_ns)(void);
@@ -75,14 +82,14 @@ struct device_env {
  * @realize:	Acquire descriptors, map regions, start threads.  Same call at cold boot and at a
  *		takeover; must not touch guest memory, raise interrupts or start I/O
  * @reset:	Put the state struct to its power-on value and stop what was going on; cannot fail
- * @quiesce:	Take no new work and wait until none is in flight.  vCPUs are parked.  False with
+ * @quiesce:	Optional: take no new work and wait until none is in flight.  vCPUs are parked.
+ *False with
  *		@error if @deadline_ns (clock_now_ns()) passes first: the caller resumes the device
- * @resume:	Start taking work: after realize or takeover, after @quiesce.  Must look for work
- *		that was signalled while nobody listened (kick every queue once); cannot fail
+ * @resume:	Optional: start taking work: after realize or takeover, after @quiesce.  Must look
+ *for work that was signalled while nobody listened (kick every queue once); cannot fail
  * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
  * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
  * @unrealize:	Undo @realize; accepts a half-realized device
- * @make_path:	For a -device on DEVICE_BUS_ISA: its path, from its properties
  *
  * Context: main thread; vCPUs parked for all but @realize and @unrealize.  A device begins its life
  * quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
@@ -104,7 +111,6 @@ struct device_ops {
 	bool (*capture)(struct device *dev, GError **error);
 	bool (*apply)(struct device *dev, GError **error);
 	void (*unrealize)(struct device *dev);
-	char *(*make_path)(const struct device *dev);
 };
 
 /**

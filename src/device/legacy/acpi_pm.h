@@ -16,7 +16,8 @@
 /* SLP_TYP value of S5, as the DSDT's \_S5 says. */
 #define ACPI_SLP_TYP_S5 5
 
-/** acpi_pm_new() - The block at ACPI_PM_BASE with its SCI on @gsi; power-off goes to env->power(). */
+/** acpi_pm_new() - The block at ACPI_PM_BASE with its SCI on @gsi; power-off goes to env->power().
+ */
 struct device *acpi_pm_new(uint32_t gsi);
 
 /** acpi_pm_power_button() - Press the button: PWRBTN_STS and an SCI if the guest enabled it. */
