@@ -7,7 +7,8 @@ GQuark molt_error_quark(void)
 	return g_quark_from_static_string("molt-error");
 }
 
-static bool error_set_va(GError **error, enum molt_error_code code, const char *fmt, va_list ap)
+static bool G_GNUC_PRINTF(3, 0)
+	error_set_va(GError **error, enum molt_error_code code, const char *fmt, va_list ap)
 {
 	if (error)
 		*error = g_error_new_valist(MOLT_ERROR, code, fmt, ap);

@@ -10,7 +10,7 @@
 #define LOG_GUEST_PER_SEC 5
 
 /* One write() per line, so that lines of several threads and processes do not mix. */
-static void log_line(const char *level, const char *fmt, va_list ap)
+static void G_GNUC_PRINTF(2, 0) log_line(const char *level, const char *fmt, va_list ap)
 {
 	char line[1024];
 	int head = snprintf(line, sizeof(line), "molt: %s", level);
