@@ -7,10 +7,9 @@
 
 #include "backend/block/block.h"
 #include "base/error.h"
-#include "base/log.h"
+#include "base/loop.h"
 #include "device/legacy/acpi_pm.h"
 #include "device/legacy/i8042.h"
-#include "device/legacy/reset_port.h"
 #include "device/legacy/rtc_cmos.h"
 #include "device/legacy/uart16550.h"
 #include "device/pci/host_bridge.h"
@@ -119,6 +118,19 @@ static const char *env_find_rng_path(void *opaque, const char *id)
 	return NULL;
 }
 
+static struct io_thread *env_find_iothread(void *opaque, const char *id)
+{
+	const struct machine *machine = opaque;
+
+	for (guint i = 0; i < machine->config->iothreads->len; i++) {
+		const struct iothread_config *iothread = machine->config->iothreads->pdata[i];
+
+		if (strcmp(iothread->id, id) == 0)
+			return machine->io_threads->pdata[i];
+	}
+	return NULL;
+}
+
 static struct device *env_find_device(void *opaque, const char *id)
 {
 	const struct machine *machine = opaque;
@@ -170,7 +182,9 @@ static bool build_kvm(struct machine *machine, GError **error)
 		.find_chardev = env_find_chardev,
 		.find_block = env_find_block,
 		.find_rng_path = env_find_rng_path,
+		.find_iothread = env_find_iothread,
 		.find_device = env_find_device,
+		.n_cpus = config->n_cpus,
 		.power = env_power,
 		.opaque = machine,
 	};
@@ -179,33 +193,25 @@ static bool build_kvm(struct machine *machine, GError **error)
 
 /* ---- back-ends ---- */
 
-/* A chardev is the machine's unless only monitors use it. */
-static bool used_by_machine(const struct vm_config *config, const struct chardev_config *chardev)
-{
-	for (guint i = 0; i < config->serials->len; i++) {
-		const struct serial_config *serial = config->serials->pdata[i];
-
-		if (g_strcmp0(serial->chardev, chardev->id) == 0)
-			return true;
-	}
-	for (guint i = 0; i < config->monitors->len; i++) {
-		const struct monitor_config *monitor = config->monitors->pdata[i];
-
-		if (strcmp(monitor->chardev, chardev->id) == 0)
-			return false;
-	}
-	return true;
-}
-
 static bool build_backends(struct machine *machine, GError **error)
 {
 	const struct vm_config *config = machine->config;
+
+	for (guint i = 0; i < config->iothreads->len; i++) {
+		const struct iothread_config *iothread = config->iothreads->pdata[i];
+		g_autofree char *name = g_strdup_printf("IO %.12s", iothread->id);
+		struct io_thread *thread = io_thread_new(name, error);
+
+		if (!thread)
+			return false;
+		g_ptr_array_add(machine->io_threads, thread);
+	}
 
 	for (guint i = 0; i < config->chardevs->len; i++) {
 		const struct chardev_config *chardev_config = config->chardevs->pdata[i];
 		struct chardev *chardev;
 
-		if (!used_by_machine(config, chardev_config))
+		if (chardev_is_monitors(config, chardev_config->id))
 			continue;
 		chardev = chardev_set_open(machine->chardevs, config, chardev_config->id,
 					   machine->fds, error);
@@ -259,8 +265,7 @@ static bool build_chipset(struct machine *machine, GError **error)
 			  rtc_cmos_new(LAYOUT_IRQ_RTC, config->rtc_localtime, machine->low_ram_end,
 				       machine->high_ram_size_bytes),
 			  g_strdup("isa/70"), error) &&
-	       add_device(machine, i8042_new(), g_strdup("isa/60"), error) &&
-	       add_device(machine, reset_port_new(), g_strdup("isa/cf9"), error);
+	       add_device(machine, i8042_new(), g_strdup("isa/60"), error);
 }
 
 static bool build_serials(struct machine *machine, GError **error)
@@ -388,6 +393,7 @@ bool board_build(struct machine *machine, GError **error)
 	machine->ram_blocks = g_ptr_array_new();
 	machine->blocks = g_ptr_array_new();
 	machine->devices = g_ptr_array_new();
+	machine->io_threads = g_ptr_array_new_with_free_func((GDestroyNotify)io_thread_free);
 	machine->own_chardevs = g_ptr_array_new();
 	machine->pio = io_space_new("pio");
 	machine->mmio = io_space_new("mmio");
@@ -397,6 +403,13 @@ bool board_build(struct machine *machine, GError **error)
 	return machine->loader && build_backends(machine, error) && build_kvm(machine, error) &&
 	       build_chipset(machine, error) && build_serials(machine, error) &&
 	       build_devices(machine, error);
+}
+
+static void close_chardev(struct machine *machine, struct chardev *chardev, bool disown)
+{
+	if (disown)
+		chardev_disown(chardev);
+	chardev_set_close(machine->chardevs, chardev);
 }
 
 void board_teardown(struct machine *machine, bool disown)
@@ -411,7 +424,7 @@ void board_teardown(struct machine *machine, bool disown)
 	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++)
 		block_node_free(machine->blocks->pdata[i]);
 	for (guint i = 0; machine->own_chardevs && i < machine->own_chardevs->len; i++)
-		chardev_set_close(machine->chardevs, machine->own_chardevs->pdata[i], disown);
+		close_chardev(machine, machine->own_chardevs->pdata[i], disown);
 	g_clear_pointer(&machine->kvm, kvm_vm_free);
 	g_clear_pointer(&machine->loader, loader_free);
 	for (guint i = 0; machine->ram_blocks && i < machine->ram_blocks->len; i++)
@@ -422,6 +435,7 @@ void board_teardown(struct machine *machine, bool disown)
 	g_clear_pointer(&machine->own_chardevs, g_ptr_array_unref);
 	g_clear_pointer(&machine->ram_blocks, g_ptr_array_unref);
 	g_clear_pointer(&machine->devices, g_ptr_array_unref);
+	g_clear_pointer(&machine->io_threads, g_ptr_array_unref);
 	g_clear_pointer(&machine->pio, io_space_free);
 	g_clear_pointer(&machine->mmio, io_space_free);
 }

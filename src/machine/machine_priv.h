@@ -36,6 +36,7 @@ struct machine {
 	struct device_env env;
 	GPtrArray *blocks;	 /* struct block_node * */
 	GPtrArray *devices;	 /* struct device * */
+	GPtrArray *io_threads;	 /* struct io_thread *, as config->iothreads */
 	GPtrArray *own_chardevs; /* struct chardev *, of the set: those with frontends here */
 	struct device *pm;
 	struct loader *loader;
