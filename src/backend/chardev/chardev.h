@@ -17,6 +17,7 @@ enum chardev_event {
 	CHARDEV_CLOSED, /* it went away */
 	CHARDEV_MUX_IN, /* a multiplexed chardev gave this frontend the focus */
 	CHARDEV_MUX_OUT,
+	CHARDEV_BREAK, /* the person at a multiplexed chardev typed Ctrl-A b */
 };
 
 /**
@@ -35,6 +36,31 @@ struct chardev_frontend {
 	void (*writable)(void *opaque);
 };
 
+/**
+ * DOC: Theory of operation
+ *
+ * A chardev begins its life quiesced: chardev_new() opens it, or takes over the predecessor's
+ * descriptors, and chardev_resume() lets it read, accept and say CHARDEV_OPENED for the first time.
+ * What is written before that is kept.
+ *
+ * Each kind (socket, pty, ...) is a row of function pointers; chardev.c has what all kinds share:
+ * frontends, the lock, output that waits for room, flow control of input, the multiplexer.
+ *
+ * The main thread reads, connects and closes.  Any thread may write: a lock of the chardev's own
+ * guards the output side.  No frontend is ever called with that lock held, so a frontend may write
+ * while it holds its own.  When a write finds that the peer has gone, the main thread is woken to
+ * tell the frontends.
+ *
+ * Descriptors live in the fd registry under "chardev/<id>/..."; those of chardevs that only
+ * monitors use under "monitor/<id>/...", which a transfer leaves behind.  O_NONBLOCK belongs to the
+ * open file and is set once, when it is opened: a predecessor may share it.  Terminals and pipes
+ * that come from outside are opened again through /proc for that reason.
+ *
+ * Ownership: a process that inherited a chardev and never resumed it, or that called
+ * chardev_disown(), lets go without a trace: no path is removed, no connection shut down, no
+ * terminal mode restored.
+ */
+
 /** struct chardev - One chardev (chardev.c); kinds are the rows of a table in kinds.c */
 struct chardev;
 
@@ -49,12 +75,28 @@ struct chardev;
 struct chardev *chardev_new(const struct chardev_config *config, struct fd_source *fds,
 			    GError **error);
 
-/** chardev_free() - Close it and withdraw its descriptors; accepts NULL. */
+/**
+ * chardev_free() - Close it and withdraw its descriptors; accepts NULL
+ *
+ * Frontends still attached are detached without a word.  Not from within one of their callbacks.
+ */
 void chardev_free(struct chardev *chardev);
 DEFINE_CLEANUP(chardev, chardev_free)
 
 /**
- * chardev_attach() - Connect a frontend; a peer already there gives CHARDEV_OPENED at once
+ * chardev_disown() - Another process goes on with it: close the descriptors and leave no trace
+ *
+ * After a committed transfer.  Frontends stay attached to a chardev on which nobody is connected.
+ */
+void chardev_disown(struct chardev *chardev);
+
+/** chardev_on_quit() - Call @fn(@opaque) when the person at a multiplexed chardev types Ctrl-A x.
+ */
+void chardev_on_quit(struct chardev *chardev, void (*fn)(void *opaque), void *opaque);
+
+/**
+ * chardev_attach() - Connect a frontend; a peer already there gives CHARDEV_OPENED at once, or in
+ * chardev_resume()
  *
  * One frontend per chardev; up to four on a multiplexed one (mux=on), which share its output and
  * take turns in its input (Ctrl-A c).  Return: a handle for the calls below, NULL with @error set.
@@ -76,6 +118,12 @@ size_t chardev_write(struct chardev_link *link, const uint8_t *buf, size_t len);
  * For monitors.  A peer that leaves more than 16 MiB unread is disconnected.
  */
 void chardev_write_all(struct chardev_link *link, const uint8_t *buf, size_t len);
+
+/**
+ * chardev_flush() - Wait until what chardev_write_all() kept has been taken
+ * @deadline_ns: on clock_now_ns()'s clock; what is left then stays where it is
+ */
+void chardev_flush(struct chardev_link *link, uint64_t deadline_ns);
 
 /** chardev_accept_input() - The frontend's can_receive() has grown; any thread. */
 void chardev_accept_input(struct chardev_link *link);
@@ -114,3 +162,12 @@ void chardev_resume(struct chardev *chardev);
  */
 extern const struct state_desc chardev_state_desc;
 void *chardev_state(struct chardev *chardev);
+
+/**
+ * chardev_ringbuf_read() - Take up to @max bytes of the oldest output out of a ringbuf
+ * Return: the caller's; NULL with @error set if @chardev is of another kind.
+ */
+GByteArray *chardev_ringbuf_read(struct chardev *chardev, size_t max, GError **error);
+
+/** chardev_ringbuf_write() - Put bytes into a ringbuf as if they were output. */
+bool chardev_ringbuf_write(struct chardev *chardev, const uint8_t *buf, size_t len, GError **error);

@@ -1,0 +1,473 @@
+// Character devices on UNIX and TCP sockets, as server or client, one connection at a time.
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "backend/chardev/chardev_priv.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+/**
+ * struct socket_chardev - A socket chardev's own
+ * @listen_fd:	server: -1 for a client
+ * @connecting_fd: client: a connection attempt under way
+ * @watch:	waits on one of the two
+ * @retry:	client: time to the next attempt
+ * @tried:	client: there was an attempt; the first one does not wait
+ * @addrs:	client: where to, resolved once
+ */
+struct socket_chardev {
+	int listen_fd;
+	int connecting_fd;
+	GSource *watch;
+	GSource *retry;
+	bool tried;
+	struct addrinfo *addrs;
+};
+
+static void socket_resume(struct chardev *chardev);
+
+/* ---- addresses ---- */
+
+static bool unix_address(const char *path, struct sockaddr_un *addr, GError **error)
+{
+	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof(addr->sun_path))
+		return error_set_generic(error,
+					 "UNIX socket path '%s' is too long: at most %zu bytes",
+					 path, sizeof(addr->sun_path) - 1);
+	strcpy(addr->sun_path, path);
+	return true;
+}
+
+static struct addrinfo *tcp_resolve(const struct chardev_config *config, GError **error)
+{
+	struct addrinfo hints = {
+		.ai_socktype = SOCK_STREAM,
+		.ai_flags = config->server ? AI_PASSIVE : 0,
+	};
+	const char *host = config->host && *config->host ? config->host : NULL;
+	struct addrinfo *addrs = NULL;
+	int ret = getaddrinfo(host, config->port ?: "0", &hints, &addrs);
+
+	if (ret == 0)
+		return addrs;
+	error_set_generic(error, "address '%s:%s': %s", host ?: "", config->port ?: "",
+			  gai_strerror(ret));
+	return NULL;
+}
+
+/* "tcp:HOST:PORT" of one end; the caller's */
+static char *tcp_name(const struct sockaddr_storage *addr, socklen_t len)
+{
+	char host[NI_MAXHOST], port[NI_MAXSERV];
+	bool v6 = addr->ss_family == AF_INET6;
+
+	if (getnameinfo((const struct sockaddr *)addr, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		return g_strdup("?");
+	return g_strdup_printf(v6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static char *socket_local_name(int fd)
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+
+	return getsockname(fd, (struct sockaddr *)&addr, &len) == 0 ? tcp_name(&addr, len)
+								    : g_strdup("?");
+}
+
+static char *socket_peer_name(int fd)
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+
+	return getpeername(fd, (struct sockaddr *)&addr, &len) == 0 ? tcp_name(&addr, len)
+								    : g_strdup("?");
+}
+
+static char *socket_filename(struct chardev *chardev)
+{
+	const struct chardev_config *config = &chardev->config;
+	const struct socket_chardev *s = chardev->priv;
+	const char *mode = config->server ? ",server=on" : "";
+	const char *state = chardev->connected ? "" : "disconnected:";
+	g_autofree char *local = NULL;
+	g_autofree char *peer = NULL;
+
+	if (config->path)
+		return g_strdup_printf("%sunix:%s%s", state, config->path, mode);
+	if (chardev->connected) {
+		local = socket_local_name(chardev->in_fd);
+		peer = socket_peer_name(chardev->in_fd);
+		return g_strdup_printf("tcp:%s%s <-> %s", local, mode, peer);
+	}
+	local = s && s->listen_fd >= 0
+			? socket_local_name(s->listen_fd)
+			: g_strdup_printf("%s:%s", config->host ?: "", config->port ?: "");
+	return g_strdup_printf("%stcp:%s%s", state, local, mode);
+}
+
+/* ---- server ---- */
+
+/*
+ * Whether some process listens on the socket file.  Asked with a datagram socket: connect() looks
+ * the listener up before it notices that the types differ, so nobody sees a connection.
+ */
+static bool unix_in_use(const struct sockaddr_un *addr)
+{
+	autofd int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return probe >= 0 && connect(probe, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
+	       errno == EPROTOTYPE;
+}
+
+static int unix_listen(struct chardev *chardev, GError **error)
+{
+	const char *path = chardev->config.path;
+	struct sockaddr_un addr;
+	autofd int fd = -1;
+	struct stat st;
+
+	if (!unix_address(path, &addr, error))
+		return -1;
+	if (!chardev->config.reopen_on_cpr && unix_in_use(&addr)) {
+		error_set_generic(error, "another process listens on '%s'; choose another path",
+				  path);
+		return -1;
+	}
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+		unlink(path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0) {
+		error_set_errno(error, errno, "cannot listen on '%s'", path);
+		return -1;
+	}
+	return fd_steal(&fd);
+}
+
+static int tcp_listen_on(const struct addrinfo *addr)
+{
+	autofd int fd =
+		socket(addr->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	int on = 1;
+
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(fd, addr->ai_addr, addr->ai_addrlen) < 0 || listen(fd, 1) < 0)
+		return -1;
+	return fd_steal(&fd);
+}
+
+static int tcp_listen(struct chardev *chardev, GError **error)
+{
+	const struct chardev_config *config = &chardev->config;
+	struct addrinfo *addrs = tcp_resolve(config, error);
+	int fd = -1;
+
+	if (!addrs)
+		return -1;
+	for (struct addrinfo *a = addrs; a && fd < 0; a = a->ai_next)
+		fd = tcp_listen_on(a);
+	if (fd < 0)
+		error_set_errno(error, errno, "cannot listen on '%s:%s'", config->host ?: "",
+				config->port ?: "");
+	freeaddrinfo(addrs);
+	return fd;
+}
+
+static int socket_open_listener(void *opaque, GError **error)
+{
+	struct chardev *chardev = opaque;
+
+	return chardev->config.path ? unix_listen(chardev, error) : tcp_listen(chardev, error);
+}
+
+/* A connection is there: it is the peer from now on.  Takes @fd. */
+static bool socket_adopt(struct chardev *chardev, int fd, GError **error)
+{
+	int on = 1;
+
+	if (!chardev->config.path && chardev->config.nodelay)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (!chardev_publish(chardev, "connection", FD_STREAM, fd, error)) {
+		fd_close(&fd);
+		return false;
+	}
+	chardev_set_peer(chardev, fd, fd);
+	return true;
+}
+
+static void socket_adopt_running(struct chardev *chardev, int fd)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!socket_adopt(chardev, fd, &error)) {
+		log_error("chardev '%s': %s", chardev->config.id, error->message);
+		socket_resume(chardev);
+		return;
+	}
+	chardev_notify(chardev);
+	chardev_poll_input(chardev);
+}
+
+static gboolean socket_acceptable(int listen_fd, GIOCondition condition, void *opaque)
+{
+	struct chardev *chardev = opaque;
+	struct socket_chardev *s = chardev->priv;
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return G_SOURCE_CONTINUE;
+	loop_unwatch(&s->watch);
+	socket_adopt_running(chardev, fd);
+	return G_SOURCE_REMOVE;
+}
+
+/* server=on,wait=on: nothing else happens in this process until somebody has connected. */
+static bool socket_await_client(struct chardev *chardev, GError **error)
+{
+	struct socket_chardev *s = chardev->priv;
+	int fd = -1;
+
+	log_info("waiting for connection on: %s", chardev_filename(chardev));
+	while (fd < 0) {
+		if (fd_poll(s->listen_fd, POLLIN, 0) < 0)
+			return error_set_errno(error, errno, "cannot wait for a connection");
+		fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			return error_set_errno(error, errno, "cannot accept a connection");
+	}
+	return socket_adopt(chardev, fd, error);
+}
+
+/* ---- client ---- */
+
+/*
+ * Begin a connection to the first address that can be tried.
+ * Return: the socket, connected or (errno EINPROGRESS) about to be; -1 with errno set.
+ */
+static int socket_begin_connect(struct chardev *chardev)
+{
+	struct socket_chardev *s = chardev->priv;
+	int failure = ECONNREFUSED;
+
+	for (struct addrinfo *a = s->addrs; a; a = a->ai_next) {
+		autofd int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
+			errno = 0;
+			return fd_steal(&fd);
+		}
+		if (fd >= 0 && errno == EINPROGRESS)
+			return fd_steal(&fd);
+		failure = errno;
+	}
+	errno = failure;
+	return -1;
+}
+
+static int socket_connect_result(int fd)
+{
+	socklen_t len = sizeof(int);
+	int result = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &len) < 0 ? errno : result;
+}
+
+static gboolean socket_connect_done(int fd, GIOCondition condition, void *opaque)
+{
+	struct chardev *chardev = opaque;
+	struct socket_chardev *s = chardev->priv;
+
+	loop_unwatch(&s->watch);
+	if (socket_connect_result(fd) == 0) {
+		socket_adopt_running(chardev, fd_steal(&s->connecting_fd));
+	} else {
+		fd_close(&s->connecting_fd);
+		socket_resume(chardev);
+	}
+	return G_SOURCE_REMOVE;
+}
+
+static gboolean socket_retry(void *opaque)
+{
+	struct chardev *chardev = opaque;
+	struct socket_chardev *s = chardev->priv;
+	int fd;
+
+	loop_unwatch(&s->retry);
+	s->tried = true;
+	fd = socket_begin_connect(chardev);
+	if (fd < 0) {
+		socket_resume(chardev);
+	} else if (errno == EINPROGRESS) {
+		s->connecting_fd = fd;
+		s->watch = loop_watch_fd(NULL, fd, G_IO_OUT, socket_connect_done, chardev);
+	} else {
+		socket_adopt_running(chardev, fd);
+	}
+	return G_SOURCE_REMOVE;
+}
+
+/* Without reconnect the peer must be there at once. */
+static bool socket_connect_now(struct chardev *chardev, GError **error)
+{
+	autofd int fd = socket_begin_connect(chardev);
+	int failure = fd < 0 ? errno : 0;
+
+	if (fd >= 0 && errno == EINPROGRESS)
+		failure = fd_poll(fd, POLLOUT, 0) < 0 ? errno : socket_connect_result(fd);
+	if (failure)
+		return error_set_errno(error, failure, "cannot connect to '%s%s%s'",
+				       chardev->config.path ?: chardev->config.host,
+				       chardev->config.path ? "" : ":",
+				       chardev->config.path ? "" : chardev->config.port);
+	return socket_adopt(chardev, fd_steal(&fd), error);
+}
+
+/* One addrinfo that holds a UNIX address, so that one loop serves both families. */
+static struct addrinfo *unix_resolve(const struct chardev_config *config, GError **error)
+{
+	struct sockaddr_un addr;
+	struct addrinfo *a;
+
+	if (!unix_address(config->path, &addr, error))
+		return NULL;
+	a = g_malloc0(sizeof(*a) + sizeof(addr));
+	a->ai_family = AF_UNIX;
+	a->ai_addr = (struct sockaddr *)(a + 1);
+	a->ai_addrlen = sizeof(addr);
+	memcpy(a->ai_addr, &addr, sizeof(addr));
+	return a;
+}
+
+/* ---- the kind ---- */
+
+static bool socket_open_server(struct chardev *chardev, GError **error)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	s->listen_fd = chardev_acquire(chardev, "listener", FD_LISTEN, socket_open_listener, error);
+	if (s->listen_fd < 0)
+		return false;
+	/* A predecessor's listener: whoever waited for a client has waited already. */
+	if (!chardev->config.wait || chardev->inherited)
+		return true;
+	return socket_await_client(chardev, error);
+}
+
+static bool socket_open_client(struct chardev *chardev, GError **error)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	s->addrs = chardev->config.path ? unix_resolve(&chardev->config, error)
+					: tcp_resolve(&chardev->config, error);
+	if (!s->addrs)
+		return false;
+	if (chardev->connected || chardev->config.reconnect_ms)
+		return true;
+	/* A predecessor whose connection had ended has none to hand over: go on without, as it. */
+	if (chardev->fds && chardev->fds->inherited)
+		return true;
+	return socket_connect_now(chardev, error);
+}
+
+static bool socket_open(struct chardev *chardev, GError **error)
+{
+	struct socket_chardev *s = g_new0(struct socket_chardev, 1);
+	g_autoptr(GError) failure = NULL;
+	int fd;
+
+	s->listen_fd = s->connecting_fd = -1;
+	chardev->priv = s;
+	fd = chardev_inherit(chardev, "connection", FD_STREAM, &failure);
+	if (failure) {
+		g_propagate_error(error, g_steal_pointer(&failure));
+		return false;
+	}
+	if (fd >= 0)
+		chardev_set_peer(chardev, fd, fd);
+	return chardev->config.server ? socket_open_server(chardev, error)
+				      : socket_open_client(chardev, error);
+}
+
+/* Await the next connection, if there is none and none is awaited yet. */
+static void socket_resume(struct chardev *chardev)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	if (chardev->connected || chardev->quiesced || s->watch || s->retry)
+		return;
+	if (chardev->config.server)
+		s->watch = loop_watch_fd(NULL, s->listen_fd, G_IO_IN, socket_acceptable, chardev);
+	else if (chardev->config.reconnect_ms)
+		s->retry = loop_after_ms(s->tried ? chardev->config.reconnect_ms : 0, socket_retry,
+					 chardev);
+}
+
+static void socket_quiesce(struct chardev *chardev)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	if (!s)
+		return;
+	loop_unwatch(&s->watch);
+	loop_unwatch(&s->retry);
+	fd_close(&s->connecting_fd);
+}
+
+static void socket_hangup(struct chardev *chardev)
+{
+	chardev_withdraw(chardev, "connection");
+	chardev_close_fds(chardev);
+	socket_resume(chardev);
+}
+
+static void socket_close(struct chardev *chardev, bool owner)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	if (!s)
+		return;
+	if (owner && chardev->config.path && s->listen_fd >= 0)
+		unlink(chardev->config.path);
+	chardev_withdraw(chardev, "connection");
+	chardev_withdraw(chardev, "listener");
+	fd_close(&s->listen_fd);
+	if (s->addrs && chardev->config.path)
+		g_free(s->addrs);
+	else if (s->addrs)
+		freeaddrinfo(s->addrs);
+	g_free(s);
+	chardev->priv = NULL;
+}
+
+static ssize_t socket_write(struct chardev *chardev, const uint8_t *buf, size_t len)
+{
+	return send(chardev->out_fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+const struct chardev_kind_ops chardev_socket_ops = {
+	.name = "socket",
+	.preservable = true,
+	.open = socket_open,
+	.resume = socket_resume,
+	.quiesce = socket_quiesce,
+	.hangup = socket_hangup,
+	.close = socket_close,
+	.write = socket_write,
+	.filename = socket_filename,
+};
