@@ -10,11 +10,13 @@ struct accel;
 
 /**
  * struct accel_ops - Interrupts and doorbells
- * @set_irq:	Level of a GSI (0-23: IOAPIC pins, 0-15 also the PICs')
+ * @set_irq:	Level of a GSI (0-23: IOAPIC pins, 0-15 also the PICs'; wiring: kvm_vm_accel())
  * @send_msi:	Deliver one MSI message now; false if the guest's address or data are nonsense
  * @msi_route_add: A GSI number (24 and up) that delivers (addr, data); -1 with @error when full
  * @msi_route_set: Change where it delivers
- * @msi_route_remove: Give the number back
+ * @msi_route_remove: Give the number back.  Each of the three costs a grace period of the kernel, a
+ *		few ms on a busy host, unless collected: kvm_vm_hold_routes().  An address that is no
+ *		interrupt message's is taken and delivers nothing of use
  * @irqfd_set:	Let @eventfd raise @gsi (@on), or stop that
  * @ioeventfd_set: Let a guest write of @len bytes (0: any length) to the address @addr (@pio: port)
  *		signal @eventfd instead of exiting (@on), or stop that.  @match, if not NULL: only

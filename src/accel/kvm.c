@@ -287,6 +287,7 @@ static struct kvm_vm *kvm_vm_alloc(const struct kvm_params *params)
 		vcpu->vm = vm;
 		vcpu->index = i;
 		vcpu->fd = -1;
+		vcpu->parked = true;
 		g_cond_init(&vcpu->wake);
 		vcpu->cpuid = g_new0(struct cpuid_table, 1);
 		vcpu->saved = g_new0(struct kvm_saved_vcpu, 1);

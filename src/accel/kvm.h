@@ -53,6 +53,7 @@ struct kvm_vm;
  * kvm_vm_new() - Create VM, irqchip, PIT, memslots, vCPUs with CPUID, and their parked threads
  *
  * Everything that takes time happens here, so that a warm successor has only state left to load.
+ * SIGUSR1 is taken: it kicks vCPU threads out of the guest.  Context: main thread.
  * Error messages name the ioctl, the reason and a remedy ("/dev/kvm: Permission denied; ...").
  */
 struct kvm_vm *kvm_vm_new(const struct kvm_params *params, GError **error);

@@ -133,7 +133,10 @@ static bool kvm_vm_must_be_paused(struct kvm_vm *vm, GError **error)
 	return !kvm_vm_running(vm) || error_set_generic(error, "the vCPUs are running");
 }
 
-/* The chips and the clock do not change while no vCPU runs, so they are read at the same time. */
+/*
+ * The chips and the clock are read while the vCPUs are: without a running vCPU they change only by a
+ * tick of the PIT, one of those that any pause costs.
+ */
 bool kvm_vm_capture(struct kvm_vm *vm, GError **error)
 {
 	bool ok;

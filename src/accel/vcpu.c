@@ -39,15 +39,17 @@ static void kick_handler(int sig)
 	(void)sig;
 }
 
-/* Everything but the kick goes to the main thread. */
+/* Everything goes to the main thread but the kick, and faults of this thread's own. */
 static bool vcpu_thread_signals(void)
 {
 	struct sigaction action = {.sa_handler = kick_handler, .sa_flags = SA_RESTART};
+	static const int ours[] = {KICK_SIGNAL, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 	sigset_t set;
 
 	sigemptyset(&action.sa_mask);
 	sigfillset(&set);
-	sigdelset(&set, KICK_SIGNAL);
+	for (size_t i = 0; i < G_N_ELEMENTS(ours); i++)
+		sigdelset(&set, ours[i]);
 	return sigaction(KICK_SIGNAL, &action, NULL) == 0 &&
 	       pthread_sigmask(SIG_SETMASK, &set, NULL) == 0;
 }
@@ -246,7 +248,6 @@ bool vcpu_start(struct vcpu *vcpu, GError **error)
 	char name[16];
 
 	snprintf(name, sizeof(name), "CPU %u/KVM", vcpu->index);
-	vcpu->parked = true;
 	vcpu->thread = g_thread_try_new(name, vcpu_thread, vcpu, error);
 	if (!vcpu->thread)
 		return false;
