@@ -175,3 +175,9 @@ const struct device_ops *device_ops_find(const char *driver);
 
 /** device_ops_list() - Every model with a driver name, NULL-ended, sorted by name. */
 const struct device_ops *const *device_ops_list(void);
+
+/**
+ * device_help() - Append the list of drivers, or the properties of @driver, to @out
+ * @driver: NULL for the list
+ */
+bool device_help(const char *driver, GString *out, GError **error);

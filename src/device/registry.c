@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/error.h"
 #include "device/legacy/debugcon.h"
 
 /* Sorted by driver name. */
@@ -23,4 +24,22 @@ const struct device_ops *device_ops_find(const char *driver)
 const struct device_ops *const *device_ops_list(void)
 {
 	return models;
+}
+
+bool device_help(const char *driver, GString *out, GError **error)
+{
+	const struct device_ops *ops = driver ? device_ops_find(driver) : NULL;
+
+	if (driver && !ops)
+		return error_set_generic(
+			error, "-device %s: no such device; -device help lists them", driver);
+	if (ops) {
+		g_string_append_printf(out, "%s: %s\n", ops->driver, ops->help);
+		if (ops->props)
+			props_help(ops->props, out);
+		return true;
+	}
+	for (uint32_t i = 0; models[i]; i++)
+		g_string_append_printf(out, "  %-20s %s\n", models[i]->driver, models[i]->help);
+	return true;
 }

@@ -342,7 +342,7 @@ static bool plug_device(struct machine *machine, const struct device_config *con
 	json_t *props = config->props ? json_copy(config->props) : json_object();
 	g_autofree char *bus = NULL, *addr = NULL;
 	struct device *dev;
-	uint8_t devfn;
+	uint8_t devfn = 0;
 
 	if (!ops) {
 		json_decref(props);

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/machine.h"
 
+#include "backend/block/block.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -319,4 +320,25 @@ void machine_request(struct machine *machine, uint32_t request)
 {
 	__atomic_fetch_or(&machine->requests, request, __ATOMIC_ACQ_REL);
 	loop_call_later(handle_requests, machine);
+}
+
+/* ---- look-ups ---- */
+
+struct chardev *machine_find_chardev(struct machine *machine, const char *id)
+{
+	return chardev_set_find(machine->chardevs, id);
+}
+
+GPtrArray *machine_ram_blocks(struct machine *machine)
+{
+	return machine->ram_blocks;
+}
+
+json_t *machine_query_block(struct machine *machine)
+{
+	json_t *list = json_array();
+
+	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++)
+		json_array_append_new(list, block_node_query_json(machine->blocks->pdata[i]));
+	return list;
 }

@@ -127,6 +127,5 @@ bool machine_populate(struct machine *machine, GError **error);
 
 /* Look-ups for monitors; borrowed. */
 struct chardev *machine_find_chardev(struct machine *machine, const char *id);
-GPtrArray *machine_chardevs(struct machine *machine);	/* struct chardev * */
-GPtrArray *machine_ram_blocks(struct machine *machine); /* struct ram_block * */
+GPtrArray *machine_ram_blocks(struct machine *machine); /* struct ram_block *; NULL once disowned */
 json_t *machine_query_block(struct machine *machine); /* query-block's list; owned by the caller */

@@ -1,0 +1,156 @@
+// What the process is to its host, beside the VM: daemon, pid file, name.
+// SPDX-License-Identifier: Apache-2.0
+#include "machine/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#define PIDFILE_FD PROCESS_FD_PREFIX "pidfile"
+
+/* The parent's exit status: 0 once the daemon says it is up, else the daemon's own. */
+static int wait_for_daemon(pid_t pid, int fd)
+{
+	char byte;
+	ssize_t n;
+	int status;
+
+	do
+		n = read(fd, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		return 0;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 1;
+}
+
+enum process_role process_daemonize(int *ready_fd, int *status, GError **error)
+{
+	int fds[2];
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		error_set_errno(error, errno, "-daemonize: pipe");
+		return PROCESS_FAILED;
+	}
+	pid = fork();
+	if (pid < 0) {
+		error_set_errno(error, errno, "-daemonize: fork");
+		fd_close(&fds[0]);
+		fd_close(&fds[1]);
+		return PROCESS_FAILED;
+	}
+	if (pid > 0) {
+		fd_close(&fds[1]);
+		*status = wait_for_daemon(pid, fds[0]);
+		fd_close(&fds[0]);
+		return PROCESS_PARENT;
+	}
+	fd_close(&fds[0]);
+	setsid();
+	*ready_fd = fds[1];
+	return PROCESS_SELF;
+}
+
+void process_ready(int *ready_fd)
+{
+	autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ssize_t n;
+
+	if (*ready_fd < 0)
+		return;
+	if (chdir("/") == 0 && null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+	}
+	do
+		n = write(*ready_fd, "", 1);
+	while (n < 0 && errno == EINTR);
+	fd_close(ready_fd);
+}
+
+struct pidfile {
+	struct fd_source *fds;
+	int fd;
+	char *path;
+};
+
+static int pidfile_open(void *arg, GError **error)
+{
+	const char *path = arg;
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	autofd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+	if (fd < 0) {
+		error_set_errno(error, errno, "-pidfile %s", path);
+		return -1;
+	}
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+		error_set_generic(error, "-pidfile %s: another process has it locked", path);
+		return -1;
+	}
+	return fd_steal(&fd);
+}
+
+static bool pidfile_write(const struct pidfile *pidfile, GError **error)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%d\n", getpid());
+
+	if (ftruncate(pidfile->fd, 0) < 0 || pwrite(pidfile->fd, text, len, 0) != len)
+		return error_set_errno(error, errno, "-pidfile %s", pidfile->path);
+	return true;
+}
+
+/* The path of the pid file that came over an exec: the configuration that travels has none. */
+static char *inherited_path(int fd)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	return n > 0 ? g_strndup(path, n) : NULL;
+}
+
+struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fds, GError **error)
+{
+	autoptr(pidfile) pidfile = g_new0(struct pidfile, 1);
+
+	pidfile->fds = fds;
+	if (config->pidfile) {
+		pidfile->path = g_canonicalize_filename(config->pidfile, NULL);
+		pidfile->fd =
+			fd_acquire(fds, PIDFILE_FD, FD_CHAR, pidfile_open, pidfile->path, error);
+	} else {
+		pidfile->fd = fd_inherit(fds, PIDFILE_FD, FD_CHAR, error);
+		if (pidfile->fd >= 0)
+			pidfile->path = inherited_path(pidfile->fd);
+	}
+	if (pidfile->fd < 0 || !pidfile_write(pidfile, error))
+		return NULL;
+	return g_steal_pointer(&pidfile);
+}
+
+void pidfile_free(struct pidfile *pidfile)
+{
+	if (!pidfile)
+		return;
+	if (pidfile->fd >= 0) {
+		fd_withdraw(pidfile->fds, PIDFILE_FD);
+		if (pidfile->path)
+			unlink(pidfile->path);
+	}
+	fd_close(&pidfile->fd);
+	g_free(pidfile->path);
+	g_free(pidfile);
+}

@@ -1,0 +1,45 @@
+// What the process is to its host, beside the VM: daemon, pid file, name.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <glib.h>
+
+#include "base/cleanup.h"
+#include "options/config.h"
+#include "state/fd_acquire.h"
+
+/** PROCESS_FD_PREFIX - Names of descriptors that stay with the process: they cross an exec only. */
+#define PROCESS_FD_PREFIX "process/"
+
+/** enum process_role - Which side of process_daemonize() this is */
+enum process_role {
+	PROCESS_SELF,	/* go on: the daemon, or the process itself if none was asked for */
+	PROCESS_PARENT, /* end with the status given: the daemon is up, or has failed */
+	PROCESS_FAILED,
+};
+
+/**
+ * process_daemonize() - Fork the daemon; the parent waits until it is ready
+ * @ready_fd:	Set in the daemon, for process_ready()
+ * @status:	Set in the parent: exit status
+ *
+ * Context: main thread, before any other thread or KVM descriptor exists.
+ */
+enum process_role process_daemonize(int *ready_fd, int *status, GError **error);
+
+/** process_ready() - The daemon is up: let the parent end, leave terminal and directory. */
+void process_ready(int *ready_fd);
+
+/** struct pidfile - A locked file with the process id in it */
+struct pidfile;
+
+/**
+ * pidfile_new() - Write config->pidfile, or go on with the one inherited over an exec
+ * Return: NULL without @error if there is none to write; NULL with @error set on failure.
+ */
+struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fds, GError **error);
+
+/** pidfile_free() - Remove the file; accepts NULL. */
+void pidfile_free(struct pidfile *pidfile);
+DEFINE_CLEANUP(pidfile, pidfile_free)

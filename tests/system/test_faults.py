@@ -1,0 +1,211 @@
+# Every stage of every update, failed in every way: the guest goes on in exactly one process.
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import time
+
+import pytest
+
+from qmp import QmpError
+from vm import BUILD, Serial, wait_for_change, wait_for_socket
+
+STAGES = BUILD / "tests/tools/list_stages"
+FAULTS = ("error", "stall", "hang", "kill", "exit", "abort")
+UPDATE_SECONDS = 40
+
+
+def stages(prefix):
+    lines = subprocess.run([STAGES], capture_output=True, text=True, check=True).stdout.split("\n")
+    return [tuple(line.split()) for line in lines if line.startswith(prefix)]
+
+
+def cases(prefix, faults=FAULTS):
+    if not STAGES.exists():
+        return []
+    return [(table, stage, bool(int(commit)), fault) for table, stage, commit in stages(prefix)
+            for fault in faults]
+
+
+def running(vm):
+    """Whether this process says that it runs the guest."""
+    if not vm.alive():
+        return False
+    try:
+        vm.qmp.sock.settimeout(5)
+        return vm.qmp.cmd("query-status", timeout=5)["running"]
+    except (EOFError, ConnectionError, TimeoutError, OSError):
+        return False
+
+
+def wait_one_owner(processes, shared, seconds=UPDATE_SECONDS):
+    """Until exactly one process says it runs the guest, and the guest's counter goes up."""
+    end = time.monotonic() + seconds
+    while True:
+        owners = [vm for vm in processes if running(vm)]
+        if len(owners) == 1:
+            before = shared.counter
+            wait_for_change(None, 0.05)
+            if shared.counter > before:
+                return owners[0]
+        if time.monotonic() > end:
+            logs = "\n".join(vm.log_text() for vm in processes)
+            raise AssertionError(f"{len(owners)} owners, counter {shared.counter}\n{logs}")
+        wait_for_change(None, 0.02)
+
+
+@pytest.mark.parametrize("table,stage,commit,fault", cases("transfer-source"))
+def test_transfer_source(vms, table, stage, commit, fault):
+    """The old process fails, hangs or dies at each of its stages."""
+    vm = vms(env={"MOLT_FAULT": f"{table}:{stage}:{fault}"})
+    vm.shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path)
+    try:
+        vm.migrate_to(new)
+    except (QmpError, EOFError, ConnectionError, TimeoutError):
+        pass  # a check that fails is the reply
+    if fault == "hang":
+        # The old process stands still with the guest's lock in its hands: nobody may take the
+        # guest over, and it is the operator who ends it.
+        wait_for_change(None, 0.3)
+        vm.process.kill()
+        vm.process.wait()
+    if fault in ("kill", "exit", "abort", "hang"):
+        # Dead before the successor has the state: the guest is gone with its process, as with any
+        # crash; dead afterwards: the successor goes on.  Never two, never a stopped guest.
+        vm.wait_exit()
+        end = time.monotonic() + UPDATE_SECONDS
+        while new.alive() and not running(new):
+            assert time.monotonic() < end, new.log_text()
+            wait_for_change(None, 0.02)
+        if new.alive():
+            new.shared.assert_running()
+        return
+    owner = wait_one_owner([vm, new], vm.shared)
+    if owner is vm:
+        info = vm.qmp.wait_status(("failed",))
+        assert info["error-desc"], info
+        new.wait_exit(UPDATE_SECONDS)
+        # and a new attempt works
+        vm.transfer().shared.assert_running()
+
+
+@pytest.mark.parametrize("table,stage,commit,fault", cases("transfer-target"))
+def test_transfer_target(vms, table, stage, commit, fault):
+    """The successor fails, hangs or dies at each of its stages."""
+    vm = vms()
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    new = vm.successor(env={"MOLT_FAULT": f"{table}:{stage}:{fault}"}, wait_qmp=False)
+    try:
+        wait_for_socket(new.cpr_path, 3)
+        vm.migrate_to(new)
+    except TimeoutError:
+        pass  # it failed before it listened
+    except QmpError:
+        pass
+    try:
+        new.connect()
+    except (AssertionError, ConnectionError):
+        pass
+    if fault == "hang":
+        wait_for_change(None, 0.3)
+        if not running_soon(vm, UPDATE_SECONDS):
+            new.process.kill()
+            new.process.wait()
+    if new.qmp is None:
+        class Dead:
+            alive = staticmethod(lambda: False)
+            log_text = new.log_text
+        processes = [vm, Dead]
+    else:
+        processes = [vm, new]
+    if fault in ("kill", "exit", "abort") and commit_reached(new) and not running(vm):
+        return  # it died with the guest in its hands: an ordinary crash
+    owner = wait_one_owner(processes, vm.shared)
+    if owner is vm:
+        new.process.kill()
+        new.process.wait()
+        info = vm.qmp.cmd("query-migrate")
+        if info.get("status") not in (None, "none"):
+            assert vm.qmp.wait_status(("failed",))["error-desc"]
+        next_vm = vm.successor()
+        assert sorted(vm.open_fds()) == before
+        wait_for_socket(next_vm.cpr_path)
+        vm.migrate_to(next_vm)
+        vm.qmp.wait_status(("completed",))
+        next_vm.shared.assert_running()
+
+
+def running_soon(vm, seconds):
+    """Whether @vm gives up on a peer that hangs, by itself, within its budgets."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if vm.qmp.cmd("query-migrate").get("status") in ("failed", "completed"):
+            return running(vm)
+        wait_for_change(None, 0.02)
+    return False
+
+
+def commit_reached(new):
+    return "took over" in new.log_text()
+
+
+@pytest.mark.parametrize("table,stage,commit,fault", cases("exec-source", ("error", "stall")))
+def test_exec_source(vms, table, stage, commit, fault):
+    vm = vms(env={"MOLT_FAULT": f"{table}:{stage}:{fault}"})
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    try:
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+        info = vm.qmp.wait_status(("failed", "completed"), UPDATE_SECONDS)
+        assert info["status"] == "failed" and info["error-desc"], info
+    except QmpError as error:
+        assert "fault" in str(error) or stage in str(error)
+    wait_one_owner([vm], vm.shared)
+    assert vm.open_fds() == before
+    assert vm.children() == []
+    vm.exec()
+    vm.shared.assert_running()
+
+
+@pytest.mark.parametrize("table,stage,commit,fault", cases("exec-target", ("error", "stall")))
+def test_exec_target(vms, tmp_path, table, stage, commit, fault):
+    """The new image fails at each of its stages: the old executable is back, guest and monitor too."""
+    path = str(tmp_path / "com1")
+    vm = vms(kernel="heartbeat", append="spin=200",
+             args=["-serial", f"unix:{path},server=on,wait=off"])
+    line = Serial(path)
+    line.wait_for(b"HB 3\n")
+    wrapper = tmp_path / "next"
+    wrapper.write_text(f"#!/bin/sh\nMOLT_FAULT={table}:{stage}:{fault}\nexport MOLT_FAULT\n"
+                       f"exec {vm.argv[0]} \"$@\"\n")
+    wrapper.chmod(0o755)
+    state = tmp_path / "state"
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[
+        str(wrapper), *vm.argv[1:], "-incoming", f"file:{state}"])
+    vm.qmp.cmd("migrate", uri=f"file:{state}")
+    info = vm.qmp.wait_status(("failed", "completed"), UPDATE_SECONDS)
+    owner = wait_one_owner([vm], vm.shared)
+    assert owner is vm
+    assert info["status"] == "failed" and info["error-desc"], info
+    line.wait_for(b"HB 50\n", 60)
+    numbers = [int(l[3:]) for l in line.text.split(b"\n")[:-1] if l.startswith(b"HB ")]
+    assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
+    vm.exec()
+    vm.shared.assert_running()
+
+
+@pytest.mark.parametrize("when", ["setup", "defer"])
+def test_cancel(vms, when):
+    vm = vms()
+    vm.shared.wait_started()
+    new = vm.successor(defer=True)
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("setup", "active"))
+    vm.qmp.cmd("migrate_cancel")
+    info = vm.qmp.wait_status(("cancelled",))
+    assert info["status"] == "cancelled"
+    wait_one_owner([vm], vm.shared)
+    vm.transfer().shared.assert_running()
