@@ -7,6 +7,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "backend/chardev/chardev_set.h"
 #include "base/cleanup.h"
 #include "machine/machine.h"
 #include "options/config.h"
@@ -23,8 +24,8 @@ struct update;
 /**
  * struct update_extra - State above this layer that crosses an exec (monitor sessions)
  * @save:	Called with the guest paused: add sections and descriptors
- * @load:	Called in the new process after the machine was loaded; sections not taken are an
- * error
+ * @load:	Called in the new process just before the machine is loaded; takes its sections from
+ *		@reader (a section that nobody takes fails the load, unless it is optional)
  */
 struct update_extra {
 	bool (*save)(void *opaque, struct state_writer *writer, GError **error);
@@ -36,16 +37,54 @@ struct update_extra {
 typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
 
 /**
+ * DOC: what main does
+ *
+ *   if (update_probe_requested())
+ *		return update_probe_answer(config or NULL, parse error);
+ *   if (the command line is wrong)
+ *		update_exec_back(error->message);	returns if there is no way back
+ *   update = update_new(config, argv, chardevs, &error);
+ *   update_on_end(), update_on_machine(open monitors and update_set_extra()), update_add_listener()
+ *   update_start(update, &error);
+ *   main loop
+ *
+ * Monitors are opened when there is a machine: before that a successor does not know its
+ * configuration (update_config() may change until then).
+ */
+
+/** update_probe_requested() - Whether an old process only wants to know if we take its VM. */
+bool update_probe_requested(void);
+
+/**
+ * update_probe_answer() - Tell it; nothing is touched
+ * @config:	The parsed command line, borrowed; NULL if it is wrong
+ * @error:	Why it is wrong
+ *
+ * Return: the exit status.
+ */
+int update_probe_answer(const struct vm_config *config, const GError *error);
+
+/**
+ * update_exec_back() - After an exec: this program cannot start, @reason; become the old one again
+ *
+ * Before update_new() only.  Return: if this process did not come by exec, or cannot go back.
+ */
+void update_exec_back(const char *reason);
+
+/**
  * update_new() - Begin this process's life with the VM
  * @config:	Parsed command line; taken.  Replaced by the predecessor's where the command line
- *does not describe a VM (config->explicit_vm false and something incoming)
+ *		does not describe a VM (config->explicit_vm false and something incoming)
  * @argv:	This process's arguments, for an exec of the same; borrowed for the process's life
+ * @chardevs:	Shared with the monitors; outlives the update
  *
  * Cold start: builds the machine; update_start() runs it.  After an exec (environment
- *MOLT_CPR_EXEC): imports the descriptors first.  With a cpr channel incoming: listens; the machine
- *is built when the predecessor's offer arrives, in the main loop.  Return: NULL with @error set.
+ * MOLT_CPR_EXEC): imports the descriptors; the machine is built by update_start().  With a cpr
+ * channel incoming: the machine is built when the predecessor's offer arrives, in the main loop.
+ * Return: NULL with @error set.
  */
-struct update *update_new(struct vm_config *config, char **argv, GError **error);
+struct update *update_new(struct vm_config *config, char **argv, struct chardev_set *chardevs,
+			  GError **error);
 void update_free(struct update *update);
 DEFINE_CLEANUP(update, update_free)
 
@@ -53,11 +92,25 @@ DEFINE_CLEANUP(update, update_free)
 void update_set_extra(struct update *update, const struct update_extra *extra);
 void update_add_listener(struct update *update, update_event_fn fn, void *opaque);
 
-/** update_machine_ready() - Call @fn as soon as there is a machine (at once if there is one). */
+/**
+ * update_on_end() - Call @fn when an incoming update failed and nothing is left to do
+ *
+ * The guest is elsewhere, or lost; main logs @error (borrowed) and ends with status 1.  Called from
+ * the main loop.
+ */
+void update_on_end(struct update *update, void (*fn)(void *opaque, const GError *error),
+		   void *opaque);
+
+/** update_on_machine() - Call @fn as soon as there is a machine (at once if there is one). */
 void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),
 		       void *opaque);
 
-/** update_start() - Cold: run unless -S.  Takeover: load the state, go on, acknowledge. */
+/**
+ * update_start() - Cold: run unless -S.  Takeover: load the state, go on, acknowledge
+ *
+ * Return: false with @error set if this process has nothing to do; a takeover that fails later is
+ * told by update_on_end().
+ */
 bool update_start(struct update *update, GError **error);
 
 /** update_machine() - The machine, NULL while a successor waits for its predecessor's offer. */

@@ -1,0 +1,202 @@
+// What the monitors' migrate family does: checks, refusals, queries.
+// SPDX-License-Identifier: Apache-2.0
+#include <string.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "cpr/internal.h"
+
+/* ---- migrate ---- */
+
+static bool check_mode(enum migration_mode mode, GError **error)
+{
+	if (mode == MIGRATION_MODE_CPR_TRANSFER || mode == MIGRATION_MODE_CPR_EXEC)
+		return true;
+	return error_set_generic(error,
+				 "migration mode '%s' is not offered; set the parameter mode to "
+				 "'cpr-transfer' or 'cpr-exec'",
+				 migration_mode_name(mode));
+}
+
+static bool check_idle(const struct update *update, GError **error)
+{
+	if (update->outgoing)
+		return error_set_generic(error, "There's a migration process in progress");
+	if (update->incoming || !update->machine)
+		return error_set_generic(error, "Guest is waiting for an incoming migration");
+	if (!owner_held(update->owner))
+		return error_set_generic(error, "Can't migrate the vm that was paused due to "
+						"previous migration");
+	return true;
+}
+
+/* An exec may do without a file: the state crosses in memory. */
+static bool parse_channels(enum migration_mode mode, const json_t *args,
+			   struct migration_channels *channels, GError **error)
+{
+	const bool transfer = mode == MIGRATION_MODE_CPR_TRANSFER;
+
+	if (!transfer && !json_object_get(args, "uri") && !json_object_get(args, "channels"))
+		return true;
+	if (!migration_channels_from_migrate(args, transfer, channels, error))
+		return false;
+	if (transfer || (channels->main->transport == MIGRATION_FILE && !channels->cpr))
+		return true;
+	migration_channels_clear(channels);
+	return error_set_generic(error, "mode 'cpr-exec' stores the state in a file: give "
+					"file:PATH, and no cpr channel");
+}
+
+static bool start(struct update *update, enum migration_mode mode,
+		  struct migration_channels *channels, GError **error)
+{
+	if (!check_idle(update, error) || !machine_preservable(update->machine, NULL, error))
+		return false;
+	if (mode == MIGRATION_MODE_CPR_TRANSFER)
+		return transfer_source_start(update, channels, error);
+	return exec_source_start(update, channels, error);
+}
+
+bool update_migrate(struct update *update, const json_t *args, GError **error)
+{
+	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
+	struct migration_channels channels = {0};
+	bool ok;
+
+	if (json_is_true(json_object_get(args, "resume")))
+		return error_set_generic(error, "Cannot resume if there is no paused migration");
+	if (!check_mode(mode, error) || !parse_channels(mode, args, &channels, error))
+		return false;
+	ok = start(update, mode, &channels, error);
+	migration_channels_clear(&channels);
+	return ok;
+}
+
+void update_cancel(struct update *update)
+{
+	struct outgoing *out = update->outgoing;
+
+	if (!out || !stage_run_pending(&out->run) || stage_run_committed(&out->run))
+		return;
+	out->cancelled = true;
+	stage_run_continue(&out->run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+						  "cancelled by migrate_cancel"));
+}
+
+/* An update goes on when no monitor's callback is on the stack. */
+static void go_on(void *opaque)
+{
+	struct update *update = opaque;
+	struct outgoing *out = update->outgoing;
+
+	if (out && g_strcmp0(stage_run_pending(&out->run), "switchover") == 0)
+		stage_run_continue(&out->run, NULL);
+}
+
+bool update_continue(struct update *update, const char *state, GError **error)
+{
+	const enum migration_status status = migration_status_from_name(state);
+
+	if (status == MIGRATION_STATUS_COUNT || status != update->progress.status ||
+	    status != MIGRATION_PRE_SWITCHOVER)
+		return error_set_generic(error, "Migration not in expected state: %s",
+					 migration_status_name(update->progress.status));
+	loop_call_later(go_on, update);
+	return true;
+}
+
+/* ---- migrate-incoming ---- */
+
+static void main_named(void *opaque)
+{
+	struct update *update = opaque;
+
+	if (update->incoming)
+		update->incoming->main_named(update->incoming);
+}
+
+bool update_incoming(struct update *update, const json_t *args, GError **error)
+{
+	struct incoming *in = update->incoming;
+	struct migration_channels channels = {0};
+	const json_t *exits = json_object_get(args, "exit-on-error");
+
+	if (!in && update->config->incoming->len > 0)
+		return error_set_generic(error, "The incoming migration has already been started");
+	if (!in)
+		return error_set_generic(error, "'-incoming' was not specified on the command "
+						"line");
+	if (in->started)
+		return error_set_generic(error, "The incoming migration has already been started");
+	if (!migration_channels_from_incoming(args, &channels, error))
+		return false;
+	in->started = true;
+	in->exit_on_error = !exits || json_is_true(exits);
+	in->channels.main = g_steal_pointer(&channels.main);
+	migration_channels_clear(&channels);
+	loop_call_later(main_named, update);
+	return true;
+}
+
+/* ---- queries and settings ---- */
+
+static json_t *blocked_reasons(struct update *update)
+{
+	g_autoptr(GPtrArray) reasons = g_ptr_array_new_with_free_func(g_free);
+	json_t *list = json_array();
+
+	(void)machine_preservable(update->machine, reasons, NULL);
+	for (guint i = 0; i < reasons->len; i++)
+		json_array_append_new(list, json_string(g_ptr_array_index(reasons, i)));
+	return list;
+}
+
+static void add_blockers(struct update *update, json_t *out)
+{
+	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
+	json_t *reasons;
+
+	if (mode != MIGRATION_MODE_CPR_TRANSFER && mode != MIGRATION_MODE_CPR_EXEC)
+		return;
+	if (!update->machine || !update->owner || !owner_held(update->owner))
+		return;
+	reasons = blocked_reasons(update);
+	if (json_array_size(reasons) > 0)
+		json_object_set(out, "blocked-reasons", reasons);
+	json_decref(reasons);
+}
+
+json_t *update_query(struct update *update)
+{
+	json_t *out = migration_progress_query(&update->progress);
+
+	if (update->record && update->record->result != UPDATE_IN_PROGRESS)
+		json_object_set_new(out, "update-record", update_record_to_json(update->record));
+	add_blockers(update, out);
+	return out;
+}
+
+bool update_set_parameters(struct update *update, const json_t *args, GError **error)
+{
+	return migration_parameters_set(&update->parameters, args, error);
+}
+
+json_t *update_query_parameters(struct update *update)
+{
+	return migration_parameters_query(&update->parameters);
+}
+
+bool update_set_capabilities(struct update *update, const json_t *list, GError **error)
+{
+	if (update->outgoing)
+		return error_set_generic(error, "There's a migration process in progress");
+	if (!migration_capabilities_set(&update->capabilities, list, error))
+		return false;
+	update->progress.events = update->capabilities.on[MIGRATION_CAP_EVENTS];
+	return true;
+}
+
+json_t *update_query_capabilities(struct update *update)
+{
+	return migration_capabilities_query(&update->capabilities);
+}

@@ -1,0 +1,238 @@
+// The envelope: what a process leaves for the program that execve() makes of it.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/envelope.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "state/section.h"
+
+#define ENVELOPE_PROTOCOL 1
+
+/* Members that are numbers of descriptors outside the store. */
+static const char *const fd_members[] = {"state-fd", "exec-fd", "holder-fd"};
+
+bool envelope_found(void)
+{
+	return g_getenv(ENVELOPE_ENV) != NULL;
+}
+
+void envelope_free(struct envelope *envelope)
+{
+	if (!envelope)
+		return;
+	offer_free(envelope->offer);
+	g_clear_pointer(&envelope->manifest, g_bytes_unref);
+	json_decref(envelope->json);
+	fd_close(&envelope->state_fd);
+	fd_close(&envelope->exec_fd);
+	fd_close(&envelope->holder_fd);
+	g_free(envelope);
+}
+
+/* ---- reading ---- */
+
+/* Take over an inherited number.  Return: -1 with @error set if it is not one. */
+static int claim_fd(const json_t *json, const char *member, GError **error)
+{
+	json_int_t number = json_integer_value(json_object_get(json, member));
+	int flags = number > STDERR_FILENO && number <= INT_MAX ? fcntl(number, F_GETFD) : -1;
+
+	if (flags < 0 || (flags & FD_CLOEXEC)) {
+		error_set_generic(error,
+				  "%s: descriptor %" JSON_INTEGER_FORMAT " did not come over",
+				  member, number);
+		return -1;
+	}
+	(void)fd_set_cloexec(number, true);
+	return number;
+}
+
+static json_t *read_json(GError **error)
+{
+	g_autofree char *text = g_strdup(g_getenv(ENVELOPE_ENV));
+	g_autoptr(GBytes) bytes = NULL;
+	autofd int fd = -1;
+	json_error_t why;
+	json_t *json;
+	gsize len;
+
+	g_unsetenv(ENVELOPE_ENV);
+	if (!text || !text[0] || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text) ||
+	    atoi(text) <= STDERR_FILENO) {
+		error_set_generic(error, ENVELOPE_ENV " is not the number of a descriptor");
+		return NULL;
+	}
+	fd = atoi(text);
+	bytes = state_bytes_map(fd, error);
+	if (!bytes) {
+		g_prefix_error(error, ENVELOPE_ENV ": ");
+		return NULL;
+	}
+	json = json_loadb(g_bytes_get_data(bytes, &len), g_bytes_get_size(bytes),
+			  JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(json)) {
+		error_set_generic(error, ENVELOPE_ENV ": not a JSON object");
+		json_decref(json);
+		return NULL;
+	}
+	return json;
+}
+
+static GBytes *read_manifest(const json_t *json, GError **error)
+{
+	const char *text = json_string_value(json_object_get(json, "fds"));
+	guchar *data;
+	gsize len;
+
+	if (!text) {
+		error_set_generic(error, "the envelope has no manifest of descriptors");
+		return NULL;
+	}
+	data = g_base64_decode(text, &len);
+	return g_bytes_new_take(data, len);
+}
+
+static bool envelope_fill(struct envelope *envelope, GError **error)
+{
+	const json_t *json = envelope->json;
+
+	/* First, so that they are closed with the envelope whatever else is wrong. */
+	envelope->state_fd = claim_fd(json, "state-fd", error);
+	if (envelope->state_fd < 0)
+		return false;
+	envelope->exec_fd = claim_fd(json, "exec-fd", error);
+	if (envelope->exec_fd < 0)
+		return false;
+	envelope->holder_fd = claim_fd(json, "holder-fd", error);
+	if (envelope->holder_fd < 0)
+		return false;
+	envelope->holder_pid = json_integer_value(json_object_get(json, "holder-pid")) & INT32_MAX;
+	envelope->begun_ns = json_integer_value(json_object_get(json, "begun-ns"));
+	envelope->rollback = json_string_value(json_object_get(json, "rollback"));
+	envelope->manifest = read_manifest(json, error);
+	if (!envelope->manifest)
+		return false;
+	if (json_integer_value(json_object_get(json, "protocol")) != ENVELOPE_PROTOCOL)
+		return error_set_generic(error, "the envelope is of another protocol");
+	if (!json_is_array(json_object_get(json, "argv")))
+		return error_set_generic(error, "the envelope has no argv");
+	envelope->offer = offer_from_json(json_object_get(json, "offer"), error);
+	return envelope->offer;
+}
+
+struct envelope *envelope_read(GError **error)
+{
+	autoptr(envelope) envelope = g_new0(struct envelope, 1);
+
+	envelope->state_fd = envelope->exec_fd = envelope->holder_fd = -1;
+	envelope->json = read_json(error);
+	if (!envelope->json || !envelope_fill(envelope, error))
+		return NULL;
+	return g_steal_pointer(&envelope);
+}
+
+/* ---- writing ---- */
+
+static void arm(const json_t *json, bool cloexec)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++)
+		(void)fd_set_cloexec(json_integer_value(json_object_get(json, fd_members[i])),
+				     cloexec);
+}
+
+static int seal_json(const json_t *json, GError **error)
+{
+	char *text = json_dumps(json, JSON_COMPACT);
+	g_autoptr(GBytes) bytes = NULL;
+
+	if (!text) {
+		error_set_generic(error, "cannot write the envelope");
+		return -1;
+	}
+	bytes = g_bytes_new_with_free_func(text, strlen(text), free, text);
+	return state_bytes_seal(bytes, "molt-envelope", error);
+}
+
+/* The environment for execve(), with the envelope @fd inheritable. */
+static char **environment(int fd)
+{
+	g_autofree char *number = g_strdup_printf("%d", fd);
+
+	(void)fd_set_cloexec(fd, false);
+	return g_environ_setenv(g_get_environ(), ENVELOPE_ENV, number, TRUE);
+}
+
+char **envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error)
+{
+	g_autoptr(GBytes) manifest = fdstore_export_exec(store, error);
+	g_autofree char *text = NULL;
+
+	if (!manifest)
+		return NULL;
+	text = g_base64_encode(g_bytes_get_data(manifest, NULL), g_bytes_get_size(manifest));
+	json_object_set_new(json, "protocol", json_integer(ENVELOPE_PROTOCOL));
+	json_object_set_new(json, "fds", json_string(text));
+	*fd = seal_json(json, error);
+	if (*fd < 0) {
+		fdstore_unexport_exec(store);
+		return NULL;
+	}
+	arm(json, false);
+	return environment(*fd);
+}
+
+void envelope_unexport(json_t *json, struct fdstore *store, int *fd)
+{
+	arm(json, true);
+	fdstore_unexport_exec(store);
+	fd_close(fd);
+}
+
+static char **argv_of(const json_t *list)
+{
+	char **argv = g_new0(char *, json_array_size(list) + 2);
+	const json_t *arg;
+	size_t i;
+
+	json_array_foreach(list, i, arg)
+		argv[i] = g_strdup(json_is_string(arg) ? json_string_value(arg) : "");
+	if (!argv[0])
+		argv[0] = g_strdup("molt");
+	return argv;
+}
+
+bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const json_t *record,
+			const char *reason, GError **error)
+{
+	g_auto(GStrv) argv = argv_of(json_object_get(envelope->json, "argv"));
+	g_auto(GStrv) env = NULL;
+	int fd = -1, saved;
+
+	if (envelope->rollback)
+		return error_set_generic(error, "%s; that came after a return from: %s", reason,
+					 envelope->rollback);
+	json_object_set_new(envelope->json, "rollback", json_string(reason));
+	if (record)
+		json_object_set_new(envelope->json, "record", json_deep_copy(record));
+	if (store) {
+		env = envelope_export(envelope->json, store, &fd, error);
+	} else {
+		fd = seal_json(envelope->json, error);
+		if (fd >= 0) {
+			arm(envelope->json, false);
+			env = environment(fd);
+		}
+	}
+	if (!env)
+		return false;
+	execveat(envelope->exec_fd, "", argv, env, AT_EMPTY_PATH);
+	saved = errno;
+	fd_close(&fd);
+	return error_set_errno(error, saved, "cannot return to the old program");
+}

@@ -1,0 +1,320 @@
+// cpr-exec, the new program: take over what the old one left, or become the old one again.
+// SPDX-License-Identifier: Apache-2.0
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "cpr/holder.h"
+#include "cpr/internal.h"
+
+#define STATE_READ_MS 5000
+
+/**
+ * struct exec_target - The update, from this side
+ * @envelope:	What the old program left
+ * @state:	The stream, until it is loaded
+ */
+struct exec_target {
+	struct incoming base;
+	struct envelope *envelope;
+	GBytes *state;
+};
+
+/* ---- taking over what was left ---- */
+
+static bool import_fds(struct update *update, const struct envelope *envelope, GError **error)
+{
+	update->inherited = fdstore_import_exec(envelope->manifest, error);
+	update->fds.inherited = update->inherited;
+	return update->inherited;
+}
+
+/* On the way back the arguments are of an earlier day: the offer is right. */
+static bool settle_config(struct update *update, struct envelope *envelope, GError **error)
+{
+	g_autofree char *differences = NULL;
+	const char *pidfile = json_string_value(json_object_get(envelope->json, "pidfile"));
+
+	if (envelope->rollback) {
+		update->config->explicit_vm = false;
+		update->config->start_paused = false;
+		g_ptr_array_set_size(update->config->monitors, 0);
+	}
+	differences = offer_config_differences(envelope->offer, update->config);
+	if (differences)
+		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	update->config = offer_adopt_config(envelope->offer, update->config, true);
+	if (pidfile && !update->config->pidfile)
+		update->config->pidfile = g_strdup(pidfile);
+	return true;
+}
+
+/* Settings survive; one that this release does not know is left at its default. */
+static void settle_settings(struct update *update, const struct envelope *envelope)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!migration_parameters_set(&update->parameters,
+				      json_object_get(envelope->json, "parameters"), &error) ||
+	    !migration_capabilities_set(&update->capabilities,
+					json_object_get(envelope->json, "capabilities"), &error))
+		log_warn("a setting did not survive the update: %s", error->message);
+	update->parameters.limit_set =
+		json_is_true(json_object_get(envelope->json, "downtime-limit-set"));
+	update->progress.events = update->capabilities.on[MIGRATION_CAP_EVENTS];
+}
+
+/* The record goes on where the old program left it; between the two lies the exec itself. */
+static void settle_record(struct update *update, const struct envelope *envelope)
+{
+	struct update_record *record = update_record_new(envelope->offer->mode);
+	const json_t *json = json_object_get(envelope->json, "record");
+	const struct update_phase *last;
+	g_autoptr(GError) ignored = NULL;
+
+	update->record = record;
+	record->new_build = g_strdup(MOLT_VERSION);
+	record->new_pid = getpid();
+	(void)update_record_merge(record, json, false, &ignored);
+	if (record->phases->len > 0) {
+		last = &g_array_index(record->phases, struct update_phase, record->phases->len - 1);
+		update_record_phase(record, "exec", true, last->end_ns, clock_now_ns());
+	}
+	if (envelope->rollback)
+		(void)update_record_merge(record, json, true, &ignored);
+	update->progress.begun_ns = envelope->begun_ns;
+	update->progress.connected_ns = envelope->begun_ns;
+	update->progress.stopped_ns = record->paused_ns;
+	/* Where the old program was; nothing is emitted. */
+	update->progress.status = MIGRATION_DEVICE;
+}
+
+/* ---- stages ---- */
+
+/* Monitors may differ between the programs; everything else must be taken. */
+static bool all_taken(const struct fdstore *store, GError **error)
+{
+	g_autoptr(GString) left = g_string_new(NULL);
+	const struct fdstore_entry *entry;
+
+	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
+		if (!entry->taken && !g_str_has_prefix(entry->name, CHARDEV_MONITOR_PREFIX))
+			g_string_append_printf(left, "%s%s", left->len ? ", " : "", entry->name);
+	return !left->len ||
+	       error_set_generic(error, "descriptors that nobody here wants: %s", left->str);
+}
+
+static enum stage_result et_build(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+	struct update *update = et->base.update;
+	g_autofree char *differences = NULL;
+	json_t *own;
+
+	update->owner = owner_inherit(&update->fds, error);
+	if (!update->owner)
+		return STAGE_FAILED;
+	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
+	if (!update->machine)
+		return STAGE_FAILED;
+	own = machine_device_tree(update->machine);
+	differences = offer_tree_differences(et->base.offer->tree, own);
+	json_decref(own);
+	if (differences) {
+		error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+		return STAGE_FAILED;
+	}
+	update_machine_ready(update);
+	return STAGE_DONE;
+}
+
+static enum stage_result et_main(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+
+	if (et->base.channels.deferred && !et->base.channels.main)
+		return STAGE_PENDING;
+	et->base.started = true;
+	return STAGE_DONE;
+}
+
+static void et_main_named(struct incoming *in)
+{
+	if (g_strcmp0(stage_run_pending(&in->run), "main") == 0)
+		stage_run_continue(&in->run, NULL);
+}
+
+static GBytes *read_file(const struct migration_address *address, GError **error)
+{
+	autofd int fd = -1;
+	GBytes *state;
+
+	if (address->transport != MIGRATION_FILE) {
+		error_set_generic(error, "the state of an exec is in a file: use file:");
+		return NULL;
+	}
+	fd = channel_open_file(address, error);
+	if (fd < 0)
+		return NULL;
+	state = channel_read_state(fd, clock_deadline_ms(STATE_READ_MS), error);
+	if (!state)
+		g_prefix_error(error, "'%s': ", address->path);
+	return state;
+}
+
+static enum stage_result et_state(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+
+	if (et->base.channels.main && !et->envelope->rollback)
+		et->state = read_file(et->base.channels.main, error);
+	else
+		et->state = state_bytes_map(et->envelope->state_fd, error);
+	return et->state ? STAGE_DONE : STAGE_FAILED;
+}
+
+static enum stage_result et_load(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+	struct update *update = et->base.update;
+	bool ok = all_taken(update->inherited, error) &&
+		  update_load(update, et->state, et->base.offer, error);
+
+	g_clear_pointer(&et->state, g_bytes_unref);
+	return ok ? STAGE_DONE : STAGE_FAILED;
+}
+
+static enum stage_result et_commit(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+	struct owner *owner = et->base.update->owner;
+
+	if (!owner_lock(owner, et->base.offer->generation, error))
+		return STAGE_FAILED;
+	owner_mark(owner, et->base.offer->generation);
+	return STAGE_DONE;
+}
+
+static enum stage_result et_run(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+	struct update *update = et->base.update;
+
+	if (et->envelope->rollback)
+		migration_progress_set(&update->progress, MIGRATION_FAILING);
+	update_go(update);
+	return STAGE_DONE;
+}
+
+static enum stage_result et_release(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+
+	holder_release(et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
+	return STAGE_DONE;
+}
+
+/* clang-format off */
+static const struct stage exec_target_stages[] = {
+	{ "build",   0, false, et_build,   NULL },
+	{ "main",    0, false, et_main,    NULL },
+	{ "state",   0, false, et_state,   NULL },
+	{ "load",    0, false, et_load,    NULL },
+	{ "commit",  0, true,  et_commit,  NULL },
+	{ "run",     0, false, et_run,     NULL },
+	{ "release", 0, false, et_release, NULL },
+};
+/* clang-format on */
+
+const struct stage_table exec_target_table = STAGE_TABLE("exec-target", exec_target_stages);
+
+/* ---- the run ---- */
+
+static void et_free(struct incoming *in)
+{
+	struct exec_target *et = (struct exec_target *)in;
+
+	incoming_clear(in);
+	envelope_free(et->envelope);
+	g_clear_pointer(&et->state, g_bytes_unref);
+	g_free(et);
+}
+
+static void et_arrived(struct exec_target *et)
+{
+	struct update *update = et->base.update;
+	const char *reason = et->envelope->rollback;
+
+	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
+			     reason);
+	if (reason)
+		migration_progress_fail(&update->progress, reason);
+	update_own(update);
+	update_log_record(update);
+	migration_progress_set(&update->progress, reason ? MIGRATION_FAILED : MIGRATION_COMPLETED);
+	update->incoming = NULL;
+	et_free(&et->base);
+}
+
+static void et_finished(void *ctx, enum stage_outcome outcome, const GError *error)
+{
+	struct exec_target *et = ctx;
+	struct update *update = et->base.update;
+	g_autoptr(GError) stuck = NULL;
+	json_t *record;
+
+	if (outcome != STAGE_OUTCOME_UNDONE) {
+		et_arrived(et);
+		return;
+	}
+	record = update_record_to_json(update->record);
+	envelope_exec_back(et->envelope, update->inherited, record, error->message, &stuck);
+	json_decref(record);
+	g_prefix_error(&stuck, "the guest is lost: %s; ", error->message);
+	migration_progress_set(&update->progress, MIGRATION_FAILING);
+	incoming_failed(&et->base, stuck);
+}
+
+static void et_start(struct incoming *in)
+{
+	stage_run_start(&in->run);
+}
+
+struct incoming *exec_target_new(struct update *update, struct envelope *envelope,
+				 struct migration_channels *channels, GError **error)
+{
+	autoptr(envelope) owned = envelope;
+	struct exec_target *et;
+	g_autoptr(GError) why = NULL, stuck = NULL;
+
+	settle_record(update, owned);
+	if (!import_fds(update, owned, &why) || !settle_config(update, owned, &why)) {
+		envelope_exec_back(owned, update->inherited, NULL, why->message, &stuck);
+		error_set_generic(error, "the guest is lost: %s; %s", why->message, stuck->message);
+		return NULL;
+	}
+	settle_settings(update, owned);
+	et = g_new0(struct exec_target, 1);
+	et->base = (struct incoming){
+		.update = update,
+		.free = et_free,
+		.start = et_start,
+		.main_named = et_main_named,
+		.channels = *channels,
+		.exit_on_error = true,
+		.offer = g_steal_pointer(&owned->offer),
+		.run = {.table = &exec_target_table,
+			.ctx = et,
+			.record = update->record,
+			.is_new = true,
+			.finished = et_finished},
+	};
+	*channels = (struct migration_channels){0};
+	if (owned->rollback)
+		et->base.channels.deferred = false;
+	et->envelope = g_steal_pointer(&owned);
+	return &et->base;
+}

@@ -1,0 +1,30 @@
+// Fault injection: fail, hang or kill a named stage, in builds made for tests.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <glib.h>
+
+/** enum fault - What to do instead of running a stage */
+enum fault {
+	FAULT_NONE,
+	FAULT_ERROR, /* the stage fails */
+	FAULT_STALL, /* it never completes, the main loop goes on */
+};
+
+#ifdef MOLT_FAULT_INJECTION
+/**
+ * fault_check() - What the environment variable MOLT_FAULT asks for here
+ * @table, @stage: Compared with MOLT_FAULT=TABLE:STAGE:WHAT
+ *
+ * WHAT is "error", "stall", "hang" (the process stops for good), "kill" (SIGKILL), "exit" (status
+ * 3) or "abort"; the last four do not return.  A fault happens once per process: the variable is
+ * removed.
+ */
+enum fault fault_check(const char *table, const char *stage);
+#else
+static inline enum fault fault_check(const char *table, const char *stage)
+{
+	return FAULT_NONE;
+}
+#endif

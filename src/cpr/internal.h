@@ -1,0 +1,197 @@
+// struct update and what the files of this folder tell each other.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "backend/chardev/chardev_set.h"
+#include "cpr/envelope.h"
+#include "cpr/link.h"
+#include "cpr/offer.h"
+#include "cpr/owner.h"
+#include "cpr/record.h"
+#include "cpr/stages.h"
+#include "cpr/update.h"
+#include "migration/address.h"
+#include "migration/capabilities.h"
+#include "migration/channel.h"
+#include "migration/parameters.h"
+#include "migration/status.h"
+
+struct outgoing;
+struct incoming;
+
+/** struct update_listener - One update_add_listener() */
+struct update_listener {
+	update_event_fn fn;
+	void *opaque;
+};
+
+/** struct update_waiter - One update_on_machine() that waits for the machine */
+struct update_waiter {
+	void (*fn)(void *opaque, struct machine *machine);
+	void *opaque;
+};
+
+/**
+ * struct update - See update.h
+ * @config:	In force; the machine and the monitors borrow it
+ * @argv:	This process's arguments, borrowed
+ * @chardevs:	Borrowed
+ * @fds:	Door for descriptors; @inherited is its store, kept until the guest is ours, so that
+ *		it can be handed back
+ * @machine:	NULL while a successor waits
+ * @owner:	Of the guest; NULL while a successor waits
+ * @record:	Of the last update, or the one in progress; NULL if there was none
+ * @autostart:	What to do with a running guest once it is loaded
+ * @outgoing, @incoming: The side this process has in an update in progress; at most one
+ * @arrived:	This process came by an update of which @incoming has ended
+ * @ended, @ended_opaque: See update_on_end()
+ */
+struct update {
+	struct vm_config *config;
+	char **argv;
+	struct chardev_set *chardevs;
+	struct fd_source fds;
+	struct fdstore *inherited;
+	struct machine *machine;
+	struct owner *owner;
+	struct migration_parameters parameters;
+	struct migration_capabilities capabilities;
+	struct migration_progress progress;
+	struct update_record *record;
+	struct update_extra extra;
+	GArray *listeners; /* struct update_listener */
+	GArray *waiters;   /* struct update_waiter */
+	bool autostart;
+	struct outgoing *outgoing;
+	struct incoming *incoming;
+	void (*ended)(void *opaque, const GError *error);
+	void *ended_opaque;
+};
+
+/* ---- both sides ---- */
+
+/** UPDATE_SECTION - The section of a state stream that names the update it belongs to */
+#define UPDATE_SECTION "cpr/update"
+
+/**
+ * struct update_state - What the stream says about the update itself
+ * @session:	The offer's
+ * @generation:	The offer's
+ */
+struct update_state {
+	uint8_t session[OFFER_SESSION_BYTES];
+	uint8_t pad[7];
+	uint64_t generation;
+};
+
+extern const struct state_desc update_state_desc;
+
+/** update_machine_ready() - There is a machine now: tell who waits. */
+void update_machine_ready(struct update *update);
+
+/** update_load() - Load the machine and the monitors from @state, which must be the offer's. */
+bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
+
+/** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
+void update_go(struct update *update);
+
+/** update_own() - After the guest runs here: the inherited store is of no more use. */
+void update_own(struct update *update);
+
+/** update_log_record() - One line for the log. */
+void update_log_record(const struct update *update);
+
+/* ---- the side that has the guest (source.c) ---- */
+
+/**
+ * struct outgoing - An update of which this process has the guest; begins the mode's own struct
+ * @free:	Frees the whole struct
+ * @was_running, @prior: What the guest was when it was paused
+ * @paused, @quiesced: Whether there is something to undo
+ * @with_monitors: Their sessions cross too
+ * @state:	The saved stream
+ * @cancelled:	The failure is migrate_cancel's
+ */
+struct outgoing {
+	struct update *update;
+	struct stage_run run;
+	void (*free)(struct outgoing *out);
+	struct migration_channels channels;
+	char session[OFFER_SESSION_BYTES];
+	bool was_running;
+	enum runstate prior;
+	bool paused;
+	bool quiesced;
+	bool with_monitors;
+	GBytes *state;
+	bool cancelled;
+};
+
+/** outgoing_init() - Fill the common part; @channels are taken. */
+bool outgoing_init(struct outgoing *out, struct update *update, const struct stage_table *table,
+		   struct migration_channels *channels, GError **error);
+
+/** outgoing_undone() - In finished(): the guest is as before; record, status, and the struct is freed.
+ */
+void outgoing_undone(struct outgoing *out, const GError *error);
+
+/** outgoing_clear() - Free the common part. */
+void outgoing_clear(struct outgoing *out);
+
+/** outgoing_offer() - The offer's message; owned by the caller. */
+json_t *outgoing_offer(struct outgoing *out);
+
+/* Stages that both modes share; the context begins with a struct outgoing. */
+enum stage_result source_pause(void *ctx, GError **error);
+void source_unpause(void *ctx);
+enum stage_result source_switchover(void *ctx, GError **error);
+enum stage_result source_quiesce(void *ctx, GError **error);
+void source_unquiesce(void *ctx);
+enum stage_result source_save(void *ctx, GError **error);
+void source_unsave(void *ctx);
+
+/** transfer_source_start(), exec_source_start() - Begin an update; @channels are taken. */
+bool transfer_source_start(struct update *update, struct migration_channels *channels,
+			   GError **error);
+bool exec_source_start(struct update *update, struct migration_channels *channels, GError **error);
+
+/* ---- the side that wants it ---- */
+
+/**
+ * struct incoming - An update by which this process gets the guest; begins the mode's own struct
+ * @free:	Frees the whole struct
+ * @start:	Begins
+ * @channels:	From the command line, the main one perhaps from migrate-incoming
+ * @started:	migrate-incoming was used, or not needed
+ * @main_named:	Called when migrate-incoming has named the main channel
+ * @exit_on_error: A failure ends the process
+ */
+struct incoming {
+	struct update *update;
+	struct stage_run run;
+	void (*free)(struct incoming *in);
+	void (*start)(struct incoming *in);
+	void (*main_named)(struct incoming *in);
+	struct migration_channels channels;
+	bool started;
+	bool exit_on_error;
+	struct offer *offer;
+};
+
+/** incoming_clear() - Free the common part. */
+void incoming_clear(struct incoming *in);
+
+/** incoming_failed() - In finished(): status, record, and the end of the process if so wanted. */
+void incoming_failed(struct incoming *in, const GError *error);
+
+/** transfer_target_new() - Wait for a predecessor on the cpr channel; @channels are taken. */
+struct incoming *transfer_target_new(struct update *update, struct migration_channels *channels);
+
+/** exec_target_new() - Take over what an exec left; @envelope and @channels are taken. */
+struct incoming *exec_target_new(struct update *update, struct envelope *envelope,
+				 struct migration_channels *channels, GError **error);
+
+extern const struct stage_table transfer_source_table;
+extern const struct stage_table transfer_target_table;
+extern const struct stage_table exec_source_table;
+extern const struct stage_table exec_target_table;

@@ -1,0 +1,67 @@
+// A connection that speaks frames: messages by callback while the guest runs, by waiting in a
+// pause. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "cpr/frame.h"
+#include "state/fdstore.h"
+
+/**
+ * struct link_handler - Who is told
+ * @message:	A whole, undamaged frame; @body is its JSON object (NULL for FRAME_STATE, then
+ *		@payload holds the octets).  May free the link
+ * @closed:	The peer is gone, or sent something that is not a frame: @error (borrowed).  Called
+ *		once; may free the link
+ *
+ * Context: main thread, from the main loop, never from inside link_send() or link_wait().
+ */
+struct link_handler {
+	void (*message)(void *opaque, enum frame_type type, json_t *body, GBytes *payload);
+	void (*closed)(void *opaque, const GError *error);
+};
+
+struct link;
+
+/** link_new() - Speak frames over the connected nonblocking @fd, which is taken. */
+struct link *link_new(int fd, const struct link_handler *handler, void *opaque);
+
+/** link_free() - Close it; accepts NULL. */
+void link_free(struct link *link);
+DEFINE_CLEANUP(link, link_free)
+
+/**
+ * link_send() - Send a frame with the JSON object @body (taken; NULL is {})
+ *
+ * Waits up to LINK_SEND_MS for a peer that does not read.
+ */
+bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error);
+
+/** link_send_bytes() - Send a frame with octets: FRAME_STATE. */
+bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, uint64_t deadline_ns,
+		     GError **error);
+
+/** link_send_fds() - Send FRAME_FDS and the store. */
+bool link_send_fds(struct link *link, const struct fdstore *store, GError **error);
+
+/** link_receive_fds() - In the handler of FRAME_FDS: the store that follows. */
+struct fdstore *link_receive_fds(struct link *link, GError **error);
+
+/**
+ * link_wait() - Block until the peer has sent a frame of @type, or @deadline_ns
+ *
+ * For the pause only.  FRAME_ABORT and FRAME_REFUSE become @error with the peer's text; any other
+ * type is an error too.
+ * Return: its body, owned by the caller.
+ */
+json_t *link_wait(struct link *link, enum frame_type type, uint64_t deadline_ns, GError **error);
+
+/** link_peer_trusted() - Whether the peer of a UNIX socket runs as our user or as root. */
+bool link_peer_trusted(struct link *link, GError **error);
+
+#define LINK_SEND_MS 2000
+#define LINK_FDS_MS  10000

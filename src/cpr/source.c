@@ -1,0 +1,180 @@
+// The side that has the guest: what both modes do between check and commit.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/internal.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+/* How long devices may take to finish what they have accepted; the stage's budget is longer. */
+#define QUIESCE_MS 5000
+
+static void outgoing_failed(void *ctx, const GError *error)
+{
+	struct outgoing *out = ctx;
+
+	migration_progress_set(&out->update->progress,
+			       out->cancelled ? MIGRATION_CANCELLING : MIGRATION_FAILING);
+}
+
+bool outgoing_init(struct outgoing *out, struct update *update, const struct stage_table *table,
+		   struct migration_channels *channels, GError **error)
+{
+	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
+	struct update_record *record;
+
+	if (!offer_session_new(out->session, error))
+		return false;
+	record = update_record_new(migration_mode_name(mode));
+	record->old_build = g_strdup(MOLT_VERSION);
+	record->old_pid = getpid();
+	update_record_free(update->record);
+	update->record = record;
+	out->update = update;
+	out->channels = *channels;
+	*channels = (struct migration_channels){0};
+	out->run = (struct stage_run){
+		.table = table,
+		.ctx = out,
+		.record = record,
+		.failed = outgoing_failed,
+		.limit_ns = migration_parameters_limit_ns(&update->parameters),
+	};
+	update->outgoing = out;
+	migration_progress_begin(&update->progress, false);
+	return true;
+}
+
+void outgoing_clear(struct outgoing *out)
+{
+	stage_run_clear(&out->run);
+	migration_channels_clear(&out->channels);
+	g_clear_pointer(&out->state, g_bytes_unref);
+}
+
+json_t *outgoing_offer(struct outgoing *out)
+{
+	struct update *update = out->update;
+
+	return offer_to_json(update->config, machine_device_tree(update->machine), out->session,
+			     owner_generation(update->owner) + 1, update->record->mode);
+}
+
+void outgoing_undone(struct outgoing *out, const GError *error)
+{
+	struct update *update = out->update;
+	struct update_record *record = update->record;
+
+	update_record_finish(record, record->paused_ns ? UPDATE_ROLLED_BACK : UPDATE_UNCHANGED,
+			     error->message);
+	if (!out->cancelled)
+		migration_progress_fail(&update->progress, error->message);
+	update->outgoing = NULL;
+	update_log_record(update);
+	migration_progress_set(&update->progress,
+			       out->cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);
+	out->free(out);
+}
+
+/* ---- stages ---- */
+
+enum stage_result source_pause(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+	struct update *update = out->update;
+
+	out->prior = machine_runstate(update->machine);
+	out->run.paused_ns = clock_now_ns();
+	out->was_running = machine_pause(update->machine);
+	if (!machine_set_runstate(update->machine, RUNSTATE_FINISH_MIGRATE, error)) {
+		out->run.paused_ns = 0;
+		machine_unpause(update->machine, out->was_running);
+		return STAGE_FAILED;
+	}
+	out->paused = true;
+	update->progress.stopped_ns = out->run.paused_ns;
+	if (out->was_running)
+		update->record->paused_ns = out->run.paused_ns;
+	migration_progress_set(&update->progress, MIGRATION_ACTIVE);
+	migration_progress_pass(&update->progress, 2);
+	return STAGE_DONE;
+}
+
+void source_unpause(void *ctx)
+{
+	struct outgoing *out = ctx;
+	struct update *update = out->update;
+
+	if (!out->paused)
+		return;
+	out->paused = false;
+	out->run.paused_ns = 0;
+	machine_unpause(update->machine, out->was_running);
+	if (!out->was_running)
+		(void)machine_set_runstate(update->machine, out->prior, NULL);
+	update->progress.resumed_ns = update->record->running_ns = clock_now_ns();
+}
+
+enum stage_result source_switchover(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+
+	if (!out->update->capabilities.on[MIGRATION_CAP_PAUSE_BEFORE_SWITCHOVER])
+		return STAGE_DONE;
+	migration_progress_set(&out->update->progress, MIGRATION_PRE_SWITCHOVER);
+	return STAGE_PENDING;
+}
+
+enum stage_result source_quiesce(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+
+	out->quiesced = machine_quiesce(out->update->machine, clock_deadline_ms(QUIESCE_MS), error);
+	return out->quiesced ? STAGE_DONE : STAGE_FAILED;
+}
+
+void source_unquiesce(void *ctx)
+{
+	struct outgoing *out = ctx;
+
+	if (out->quiesced)
+		machine_unquiesce(out->update->machine);
+	out->quiesced = false;
+}
+
+static bool add_update_section(struct outgoing *out, struct state_writer *writer, GError **error)
+{
+	struct update_state state = {.generation = owner_generation(out->update->owner) + 1};
+
+	memcpy(state.session, out->session, sizeof(state.session));
+	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);
+}
+
+enum stage_result source_save(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+	struct update *update = out->update;
+	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
+	const struct update_extra *extra = out->with_monitors ? &update->extra : NULL;
+
+	migration_progress_set(&update->progress, MIGRATION_DEVICE);
+	if (!add_update_section(out, writer, error) ||
+	    !machine_save(update->machine, writer, error) ||
+	    (extra && extra->save && !extra->save(extra->opaque, writer, error)))
+		return STAGE_FAILED;
+	out->state = state_writer_finish(writer, error);
+	if (!out->state)
+		return STAGE_FAILED;
+	update->progress.state_bytes = g_bytes_get_size(out->state);
+	return STAGE_DONE;
+}
+
+void source_unsave(void *ctx)
+{
+	struct outgoing *out = ctx;
+
+	g_clear_pointer(&out->state, g_bytes_unref);
+}

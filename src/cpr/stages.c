@@ -1,0 +1,197 @@
+// Stage tables: what an update does, in order, with the undo of each step and one commit.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/stages.h"
+
+#include <inttypes.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "cpr/fault.h"
+
+static const struct stage *current(const struct stage_run *run)
+{
+	return &run->table->stages[run->at];
+}
+
+static void note_phase(struct stage_run *run)
+{
+	if (run->record)
+		update_record_phase(run->record, current(run)->name, run->is_new, run->begun_ns,
+				    clock_now_ns());
+}
+
+/* Undo rows [0, @n), last first, and end the run. */
+static void roll_back(struct stage_run *run, unsigned int n, GError *error)
+{
+	g_autoptr(GError) owned = error;
+
+	if (run->failed)
+		run->failed(run->ctx, owned);
+	while (n-- > 0)
+		if (run->table->stages[n].undo)
+			run->table->stages[n].undo(run->ctx);
+	run->finished(run->ctx, STAGE_OUTCOME_UNDONE, owned);
+}
+
+/* The row at run->at failed; @touched: it may have changed something. */
+static void stage_failed(struct stage_run *run, bool touched, GError *error)
+{
+	g_autoptr(GError) owned = NULL;
+
+	loop_unwatch(&run->deadline);
+	run->pending = false;
+	note_phase(run);
+	if (!run->committed || (run->reclaim && run->reclaim(run->ctx))) {
+		roll_back(run, run->at + touched, error);
+		return;
+	}
+	owned = error;
+	run->finished(run->ctx, STAGE_OUTCOME_COMMITTED, owned);
+}
+
+static gboolean budget_spent(void *opaque)
+{
+	struct stage_run *run = opaque;
+	const struct stage *stage = current(run);
+
+	stage_failed(run, true,
+		     g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT, "%s: no answer within %u ms",
+				 stage->name, stage->budget_ms));
+	return G_SOURCE_REMOVE;
+}
+
+/* Whether the pause is longer than agreed, now that the commit would come. */
+static GError *over_limit(const struct stage_run *run)
+{
+	uint64_t spent_ns = clock_now_ns() - run->paused_ns;
+	const struct update_phase *worst = NULL;
+
+	if (!current(run)->commit || !run->limit_ns || !run->paused_ns || spent_ns <= run->limit_ns)
+		return NULL;
+	for (guint i = 0; run->record && i < run->record->phases->len; i++) {
+		const struct update_phase *p =
+			&g_array_index(run->record->phases, struct update_phase, i);
+
+		if (p->begin_ns >= run->paused_ns &&
+		    (!worst || p->end_ns - p->begin_ns > worst->end_ns - worst->begin_ns))
+			worst = p;
+	}
+	return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+			   "the pause took %" PRIu64 " us, downtime-limit allows %" PRIu64
+			   " us; most of it went into '%s'",
+			   spent_ns / 1000, run->limit_ns / 1000, worst ? worst->name : "?");
+}
+
+/* Whether a stage that says it is done took too long for that to count. */
+static GError *over_budget(const struct stage_run *run)
+{
+	const struct stage *stage = current(run);
+	uint64_t spent_ms = (clock_now_ns() - run->begun_ns) / NS_PER_MSEC;
+
+	if (run->committed || stage->commit || !stage->budget_ms || spent_ms <= stage->budget_ms)
+		return NULL;
+	return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+			   "%s: took %" PRIu64 " ms, more than its %u ms", stage->name, spent_ms,
+			   stage->budget_ms);
+}
+
+static enum stage_result run_current(struct stage_run *run, GError **error)
+{
+	const struct stage *stage = current(run);
+
+	switch (fault_check(run->table->name, stage->name)) {
+	case FAULT_ERROR:
+		error_set_generic(error, "fault injected into %s", stage->name);
+		return STAGE_FAILED;
+	case FAULT_STALL:
+		return STAGE_PENDING;
+	case FAULT_NONE:
+		break;
+	}
+	return stage->run(run->ctx, error);
+}
+
+static void wait_for_current(struct stage_run *run)
+{
+	run->pending = true;
+	if (current(run)->budget_ms)
+		run->deadline = loop_after_ms(current(run)->budget_ms, budget_spent, run);
+}
+
+/* The current row is done: note it.  Return: false when the run has ended with a failure. */
+static bool finish_current(struct stage_run *run)
+{
+	GError *late = over_budget(run);
+
+	if (late) {
+		stage_failed(run, true, late);
+		return false;
+	}
+	note_phase(run);
+	run->committed |= current(run)->commit;
+	run->at++;
+	return true;
+}
+
+static void run_on(struct stage_run *run)
+{
+	while (run->at < run->table->n_stages) {
+		GError *error = over_limit(run);
+
+		run->begun_ns = clock_now_ns();
+		switch (error ? STAGE_FAILED : run_current(run, &error)) {
+		case STAGE_PENDING:
+			wait_for_current(run);
+			return;
+		case STAGE_FAILED:
+			stage_failed(run, false, error);
+			return;
+		case STAGE_DONE:
+			if (!finish_current(run))
+				return;
+		}
+	}
+	run->finished(run->ctx, STAGE_OUTCOME_DONE, NULL);
+}
+
+void stage_run_start(struct stage_run *run)
+{
+	run->at = 0;
+	run->pending = false;
+	run->committed = false;
+	run->deadline = NULL;
+	run_on(run);
+}
+
+void stage_run_continue(struct stage_run *run, GError *error)
+{
+	if (!run->pending) {
+		g_clear_error(&error);
+		return;
+	}
+	if (error) {
+		stage_failed(run, true, error);
+		return;
+	}
+	run->pending = false;
+	loop_unwatch(&run->deadline);
+	if (finish_current(run))
+		run_on(run);
+}
+
+const char *stage_run_pending(const struct stage_run *run)
+{
+	return run->pending ? current(run)->name : NULL;
+}
+
+bool stage_run_committed(const struct stage_run *run)
+{
+	return run->committed;
+}
+
+void stage_run_clear(struct stage_run *run)
+{
+	loop_unwatch(&run->deadline);
+	run->pending = false;
+}

@@ -1,0 +1,102 @@
+// The side that gets the guest: what both modes do with a saved state.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/internal.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+
+static const struct state_field update_state_fields[] = {
+	FIELD_ARRAY(struct update_state, session, 1),
+	FIELD_PAD(struct update_state, pad),
+	FIELD(struct update_state, generation, 2),
+};
+
+const struct state_desc update_state_desc = {
+	.name = "update",
+	.version = 1,
+	.min_reader = 1,
+	STATE_DESC(struct update_state, update_state_fields),
+};
+
+/* A stream of another update, or of this one's last attempt, must not be loaded by mistake. */
+static bool check_session(struct state_reader *reader, const struct offer *offer, GError **error)
+{
+	struct update_state state;
+
+	if (!state_reader_load(reader, UPDATE_SECTION, 0, &update_state_desc, NULL, &state, error))
+		return false;
+	if (memcmp(state.session, offer->session, sizeof(state.session)) != 0 ||
+	    state.generation != offer->generation)
+		return error_set_generic(error, "the state belongs to another update");
+	return true;
+}
+
+bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error)
+{
+	autoptr(state_reader) reader = state_reader_open(state, error);
+	const struct update_extra *extra = &update->extra;
+
+	/* The machine comes last: it fails if a section is left that nobody took. */
+	if (reader && check_session(reader, offer, error) &&
+	    (!extra->load || extra->load(extra->opaque, reader, error)) &&
+	    machine_load(update->machine, reader, error))
+		return true;
+	g_prefix_error(error, "load of migration failed: ");
+	return false;
+}
+
+void update_go(struct update *update)
+{
+	const enum runstate was = machine_loaded_runstate(update->machine);
+
+	if (was == RUNSTATE_RUNNING && update->autostart)
+		machine_start(update->machine);
+	else
+		(void)machine_set_runstate(update->machine,
+					   was == RUNSTATE_RUNNING ? RUNSTATE_PAUSED : was, NULL);
+	update->record->running_ns = update->progress.resumed_ns = clock_now_ns();
+}
+
+void update_own(struct update *update)
+{
+	update->fds.inherited = NULL;
+	g_clear_pointer(&update->inherited, fdstore_free);
+}
+
+void incoming_clear(struct incoming *in)
+{
+	stage_run_clear(&in->run);
+	migration_channels_clear(&in->channels);
+	g_clear_pointer(&in->offer, offer_free);
+}
+
+/* The end of a process that has no guest: told from the main loop, which may not run yet. */
+static void tell_end(void *opaque)
+{
+	struct update *update = opaque;
+	g_autoptr(GError) error = NULL;
+
+	error_set_generic(&error, "%s", update->progress.error_desc);
+	if (update->ended)
+		update->ended(update->ended_opaque, error);
+}
+
+void incoming_failed(struct incoming *in, const GError *error)
+{
+	struct update *update = in->update;
+	const bool ends = in->exit_on_error;
+
+	update_record_finish(update->record, UPDATE_UNCHANGED, error->message);
+	migration_progress_fail(&update->progress, error->message);
+	migration_progress_set(&update->progress, MIGRATION_FAILED);
+	update->incoming = NULL;
+	in->free(in);
+	if (ends)
+		loop_call_later(tell_end, update);
+	else
+		log_error("%s", error->message);
+}

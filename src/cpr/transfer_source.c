@@ -1,0 +1,431 @@
+// cpr-transfer, the side that has the guest: everything but the vCPU and device state goes early.
+// SPDX-License-Identifier: Apache-2.0
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "cpr/internal.h"
+
+#define CONNECT_MS 2000
+#define LOADED_MS  2000
+
+/* How long a successor that owns the guest may take to say so before it is taken for granted. */
+#define REPORT_TICKS 5
+#define REPORT_MS    1000
+
+/* A process that is killed loses its sockets before its locks: how often to look again. */
+#define VERDICT_TICKS 100
+#define VERDICT_MS    10
+
+/**
+ * struct transfer_source - The update, from this side
+ * @cpr:	Dialogue with the successor
+ * @main:	The state goes here
+ * @awaited:	Frame that ends the pending stage, 0: none
+ * @timer:	After the commit: ticks while the report is awaited, or the verdict
+ * @ticks:	How often it ticked since the successor took over
+ * @trouble:	Why the verdict has to be found
+ * @verdict:	Who owns the guest, once @judged
+ */
+struct transfer_source {
+	struct outgoing base;
+	struct link *cpr;
+	struct link *main;
+	unsigned int awaited;
+	GSource *timer;
+	unsigned int ticks;
+	GError *trouble;
+	bool judged;
+	enum owner_verdict verdict;
+};
+
+/* ---- trouble after the commit ---- */
+
+/*
+ * The lock tells who owns the guest, but only once it is settled: a successor that is being killed
+ * still holds it for a moment, and one that has locked but not marked may yet do either.
+ */
+static gboolean find_verdict(void *opaque)
+{
+	struct transfer_source *ts = opaque;
+	struct owner *owner = ts->base.update->owner;
+
+	ts->verdict = owner_reclaim(owner);
+	if (ts->verdict == OWNER_ELSEWHERE && (!owner_moved(owner) || ++ts->ticks < VERDICT_TICKS))
+		return G_SOURCE_CONTINUE;
+	ts->judged = true;
+	stage_run_continue(&ts->base.run, g_steal_pointer(&ts->trouble));
+	return G_SOURCE_REMOVE;
+}
+
+/* The dialogue has failed; @error is taken. */
+static void in_trouble(struct transfer_source *ts, GError *error)
+{
+	ts->awaited = 0;
+	if (!stage_run_committed(&ts->base.run)) {
+		stage_run_continue(&ts->base.run, error);
+		return;
+	}
+	if (ts->trouble) {
+		g_error_free(error);
+		return;
+	}
+	ts->trouble = error;
+	ts->ticks = 0;
+	loop_unwatch(&ts->timer);
+	ts->timer = loop_after_ms(VERDICT_MS, find_verdict, ts);
+}
+
+/* ---- what the successor says ---- */
+
+static bool take_welcome(struct transfer_source *ts, json_t *body, GError **error)
+{
+	g_clear_pointer(&ts->base.update->record->new_build, g_free);
+	return hello_check(body, &ts->base.update->record->new_build, error);
+}
+
+/* The successor's phases and times; a report that is not understood changes nothing. */
+static void take_running(struct transfer_source *ts, json_t *body)
+{
+	g_autoptr(GError) ignored = NULL;
+
+	(void)update_record_merge(ts->base.update->record, json_object_get(body, "record"), true,
+				  &ignored);
+}
+
+static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
+{
+	struct transfer_source *ts = opaque;
+	const char *reason = json_string_value(json_object_get(body, "reason"));
+	GError *error = NULL;
+
+	if (type == FRAME_ABORT || type == FRAME_REFUSE) {
+		error_set(&error, MOLT_ERROR_REFUSED, "the new process %s: %s",
+			  type == FRAME_REFUSE ? "refuses this VM" : "gave up",
+			  reason ? reason : "no reason given");
+	} else if (type != ts->awaited) {
+		error_set_generic(&error, "the new process sent '%s' out of turn",
+				  frame_type_name(type));
+	} else if (type == FRAME_WELCOME) {
+		take_welcome(ts, body, &error);
+	} else if (type == FRAME_RUNNING) {
+		take_running(ts, body);
+	}
+	if (error) {
+		in_trouble(ts, error);
+		return;
+	}
+	ts->awaited = 0;
+	stage_run_continue(&ts->base.run, NULL);
+}
+
+static void cpr_closed(void *opaque, const GError *error)
+{
+	struct transfer_source *ts = opaque;
+	const char *stage = stage_run_pending(&ts->base.run);
+
+	in_trouble(ts,
+		   g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, "%s: the new process is gone: %s",
+			       stage ? stage : "?", error->message));
+}
+
+static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
+
+static enum stage_result await(struct transfer_source *ts, enum frame_type type)
+{
+	ts->awaited = type;
+	return STAGE_PENDING;
+}
+
+/* ---- stages, guest running ---- */
+
+static enum stage_result ts_connect(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	int fd = channel_connect(ts->base.channels.cpr, clock_deadline_ms(CONNECT_MS), error);
+
+	if (fd < 0) {
+		g_prefix_error(error, "cpr channel: ");
+		return STAGE_FAILED;
+	}
+	ts->cpr = link_new(fd, &cpr_handler, ts);
+	if (link_peer_trusted(ts->cpr, error))
+		return STAGE_DONE;
+	g_clear_pointer(&ts->cpr, link_free);
+	return STAGE_FAILED;
+}
+
+/* The last thing to be undone: the guest runs already, so there is time to say why. */
+static void ts_disconnect(void *ctx)
+{
+	struct transfer_source *ts = ctx;
+	const char *reason = ts->base.cancelled ? "the update was cancelled" : "the update failed";
+
+	if (!ts->cpr)
+		return;
+	(void)link_send(ts->cpr, FRAME_ABORT, json_pack("{s:s}", "reason", reason), NULL);
+	g_clear_pointer(&ts->cpr, link_free);
+}
+
+static enum stage_result ts_hello(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+
+	if (!link_send(ts->cpr, FRAME_HELLO, hello_to_json(), error))
+		return STAGE_FAILED;
+	return await(ts, FRAME_WELCOME);
+}
+
+static enum stage_result ts_offer(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+
+	if (!link_send(ts->cpr, FRAME_OFFER, outgoing_offer(&ts->base), error))
+		return STAGE_FAILED;
+	return await(ts, FRAME_ACCEPT);
+}
+
+/* Monitors stay with this process. */
+static bool skip_monitors(void *opaque, const char *name)
+{
+	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX);
+}
+
+static enum stage_result ts_fds(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	autoptr(fdstore) store = fdstore_new();
+
+	if (fd_source_offer(&ts->base.update->fds, store, skip_monitors, NULL, error) &&
+	    link_send_fds(ts->cpr, store, error))
+		return STAGE_DONE;
+	return STAGE_FAILED;
+}
+
+static enum stage_result ts_ready(void *ctx, GError **error)
+{
+	return await(ctx, FRAME_READY);
+}
+
+static enum stage_result ts_main(void *ctx, GError **error)
+{
+	return await(ctx, FRAME_MAIN_READY);
+}
+
+/* Nothing but silence is expected on the main channel. */
+static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
+{
+}
+
+static void main_closed(void *opaque, const GError *error)
+{
+}
+
+static const struct link_handler main_handler = {main_message, main_closed};
+
+static void ts_leave(void *ctx)
+{
+	struct transfer_source *ts = ctx;
+
+	g_clear_pointer(&ts->main, link_free);
+}
+
+static enum stage_result ts_join(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	int fd = channel_connect(ts->base.channels.main, clock_deadline_ms(CONNECT_MS), error);
+
+	if (fd < 0) {
+		g_prefix_error(error, "main channel: ");
+		return STAGE_FAILED;
+	}
+	ts->main = link_new(fd, &main_handler, ts);
+	if (!link_send(ts->main, FRAME_JOIN, json_pack("{s:s}", "session", ts->base.session),
+		       error)) {
+		ts_leave(ts);
+		return STAGE_FAILED;
+	}
+	ts->base.update->progress.connected_ns = clock_now_ns();
+	return await(ts, FRAME_JOINED);
+}
+
+/* ---- stages, guest paused ---- */
+
+static enum stage_result ts_state(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	struct owner *owner = ts->base.update->owner;
+
+	owner_offer(owner);
+	if (link_send_bytes(ts->main, FRAME_STATE, ts->base.state, clock_deadline_ms(LINK_SEND_MS),
+			    error))
+		return STAGE_DONE;
+	owner_revoke(owner);
+	return STAGE_FAILED;
+}
+
+static void ts_call_back(void *ctx)
+{
+	struct transfer_source *ts = ctx;
+
+	owner_revoke(ts->base.update->owner);
+}
+
+static enum stage_result ts_loaded(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	json_t *body = link_wait(ts->cpr, FRAME_LOADED, clock_deadline_ms(LOADED_MS), error);
+
+	if (!body) {
+		g_prefix_error(error, "loaded: ");
+		return STAGE_FAILED;
+	}
+	json_decref(body);
+	return STAGE_DONE;
+}
+
+static enum stage_result ts_commit(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	struct owner *owner = ts->base.update->owner;
+
+	json_t *go =
+		json_pack("{s:I}", "paused-at-ns", (json_int_t)ts->base.update->record->paused_ns);
+
+	owner_release(owner);
+	if (link_send(ts->cpr, FRAME_GO, go, error))
+		return STAGE_DONE;
+	/* Who never got the word may have found the lock free all the same. */
+	if (owner_reclaim(owner) == OWNER_OURS)
+		return STAGE_FAILED;
+	g_clear_error(error);
+	return STAGE_DONE;
+}
+
+/* ---- after the commit ---- */
+
+static gboolean report_tick(void *opaque)
+{
+	struct transfer_source *ts = opaque;
+
+	if (!owner_moved(ts->base.update->owner) || ++ts->ticks < REPORT_TICKS)
+		return G_SOURCE_CONTINUE;
+	stage_run_continue(&ts->base.run,
+			   g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+				       "the new process has the guest, but did not report"));
+	return G_SOURCE_REMOVE;
+}
+
+static enum stage_result ts_running(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+
+	ts->timer = loop_after_ms(REPORT_MS, report_tick, ts);
+	return await(ts, FRAME_RUNNING);
+}
+
+static void ts_stop_waiting(void *ctx)
+{
+	struct transfer_source *ts = ctx;
+
+	loop_unwatch(&ts->timer);
+}
+
+/* clang-format off */
+static const struct stage transfer_source_stages[] = {
+	{ "connect",    5000,   false, ts_connect,        ts_disconnect },
+	{ "hello",      5000,   false, ts_hello,          NULL },
+	{ "offer",      10000,  false, ts_offer,          NULL },
+	{ "fds",        20000,  false, ts_fds,            NULL },
+	{ "ready",      300000, false, ts_ready,          NULL },
+	{ "main",       0,      false, ts_main,           NULL },
+	{ "join",       5000,   false, ts_join,           ts_leave },
+	{ "pause",      1000,   false, source_pause,      source_unpause },
+	{ "switchover", 0,      false, source_switchover, NULL },
+	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },
+	{ "save",       1000,   false, source_save,       source_unsave },
+	{ "state",      3000,   false, ts_state,          ts_call_back },
+	{ "loaded",     3000,   false, ts_loaded,         NULL },
+	{ "commit",     0,      true,  ts_commit,         NULL },
+	{ "running",    0,      false, ts_running,        ts_stop_waiting },
+};
+/* clang-format on */
+
+const struct stage_table transfer_source_table =
+	STAGE_TABLE("transfer-source", transfer_source_stages);
+
+/* ---- the run ---- */
+
+static bool ts_reclaim(void *ctx)
+{
+	struct transfer_source *ts = ctx;
+
+	if (!ts->judged)
+		ts->verdict = owner_reclaim(ts->base.update->owner);
+	return ts->verdict == OWNER_OURS;
+}
+
+static void ts_free(struct outgoing *out)
+{
+	struct transfer_source *ts = (struct transfer_source *)out;
+
+	loop_unwatch(&ts->timer);
+	g_clear_error(&ts->trouble);
+	link_free(ts->cpr);
+	link_free(ts->main);
+	outgoing_clear(out);
+	g_free(ts);
+}
+
+/* The guest is another process's, or was: let go, tell, keep the monitor. */
+static void ts_committed(struct transfer_source *ts, const GError *error)
+{
+	struct update *update = ts->base.update;
+	const bool lost = error && ts->verdict == OWNER_GONE;
+
+	update->progress.resumed_ns = update->record->running_ns ? update->record->running_ns
+								 : clock_now_ns();
+	(void)machine_set_runstate(update->machine, RUNSTATE_POSTMIGRATE, NULL);
+	update_record_finish(update->record, lost ? UPDATE_LOST : UPDATE_COMMITTED,
+			     error ? error->message : NULL);
+	update_log_record(update);
+	update->outgoing = NULL;
+	if (lost) {
+		migration_progress_fail(&update->progress, error->message);
+		migration_progress_set(&update->progress, MIGRATION_FAILING);
+	}
+	ts_free(&ts->base);
+	machine_disown(update->machine);
+	migration_progress_set(&update->progress, lost ? MIGRATION_FAILED : MIGRATION_COMPLETED);
+}
+
+static void ts_finished(void *ctx, enum stage_outcome outcome, const GError *error)
+{
+	struct transfer_source *ts = ctx;
+
+	if (outcome == STAGE_OUTCOME_UNDONE)
+		outgoing_undone(&ts->base, error);
+	else
+		ts_committed(ts, error);
+}
+
+bool transfer_source_start(struct update *update, struct migration_channels *channels,
+			   GError **error)
+{
+	struct transfer_source *ts = g_new0(struct transfer_source, 1);
+
+	ts->base.free = ts_free;
+	if (!outgoing_init(&ts->base, update, &transfer_source_table, channels, error)) {
+		g_free(ts);
+		return false;
+	}
+	ts->base.run.reclaim = ts_reclaim;
+	ts->base.run.finished = ts_finished;
+	stage_run_start(&ts->base.run);
+	/* What went wrong before the first wait is also the command's answer. */
+	if (update->progress.status == MIGRATION_FAILED)
+		return error_set_generic(error, "%s", update->progress.error_desc);
+	return true;
+}

@@ -1,0 +1,553 @@
+// cpr-transfer, the side that wants the guest: built warm, loads, goes on.
+// SPDX-License-Identifier: Apache-2.0
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "cpr/internal.h"
+
+#define GO_MS 5000
+
+/* A predecessor that is killed loses its socket before its lock: how long to try. */
+#define LOCK_TRIES  200
+#define LOCK_TRY_US 5000
+
+/**
+ * struct transfer_target - The update, from this side
+ * @cpr_listener, @cpr_watch: Until a predecessor has said hello
+ * @cpr:	Dialogue with it
+ * @main_listener, @main_watch: Until it has connected
+ * @main:	The state comes here
+ * @hello:	Its first words
+ * @awaited:	Frame that ends the pending stage, 0: none
+ * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
+ * @announced:	Monitors know the machine, so it stays until the process ends
+ * @state:	The stream, until it is loaded
+ */
+struct transfer_target {
+	struct incoming base;
+	struct channel_listener *cpr_listener;
+	GSource *cpr_watch;
+	struct link *cpr;
+	struct channel_listener *main_listener;
+	GSource *main_watch;
+	struct link *main;
+	unsigned int awaited;
+	bool accepted;
+	bool announced;
+	GBytes *state;
+};
+
+static enum stage_result await(struct transfer_target *tt, enum frame_type type)
+{
+	tt->awaited = type;
+	return STAGE_PENDING;
+}
+
+/* ---- what the predecessor says ---- */
+
+static bool take_hello(struct transfer_target *tt, const json_t *body, GError **error)
+{
+	struct update_record *record = tt->base.update->record;
+
+	loop_unwatch(&tt->cpr_watch);
+	g_clear_pointer(&tt->cpr_listener, channel_listener_free);
+	return hello_check(body, &record->old_build, error);
+}
+
+static bool take_offer(struct transfer_target *tt, const json_t *body, GError **error)
+{
+	struct update *update = tt->base.update;
+	autoptr(offer) offer = offer_from_json(body, error);
+	g_autofree char *differences = NULL;
+
+	if (!offer)
+		return false;
+	differences = offer_config_differences(offer, update->config);
+	if (differences)
+		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	tt->accepted = true;
+	update->config = offer_adopt_config(offer, update->config, false);
+	tt->base.offer = g_steal_pointer(&offer);
+	return link_send(tt->cpr, FRAME_ACCEPT, NULL, error);
+}
+
+static bool take_fds(struct transfer_target *tt, GError **error)
+{
+	struct update *update = tt->base.update;
+
+	update->inherited = link_receive_fds(tt->cpr, error);
+	update->fds.inherited = update->inherited;
+	return update->inherited;
+}
+
+static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
+{
+	struct transfer_target *tt = opaque;
+	const char *reason = json_string_value(json_object_get(body, "reason"));
+	GError *error = NULL;
+
+	if (tt->cpr_listener && type != FRAME_HELLO) {
+		log_warn("cpr channel: a connection that began with '%s' was closed",
+			 frame_type_name(type));
+		g_clear_pointer(&tt->cpr, link_free);
+		return;
+	}
+	if (type == FRAME_ABORT)
+		error_set(&error, MOLT_ERROR_REFUSED, "the old process gave up: %s",
+			  reason ? reason : "no reason given");
+	else if (type != tt->awaited)
+		error_set_generic(&error, "the old process sent '%s' out of turn",
+				  frame_type_name(type));
+	else if (type == FRAME_HELLO)
+		take_hello(tt, body, &error);
+	else if (type == FRAME_OFFER)
+		take_offer(tt, body, &error);
+	else if (type == FRAME_FDS)
+		take_fds(tt, &error);
+	tt->awaited = 0;
+	stage_run_continue(&tt->base.run, error);
+}
+
+static gboolean cpr_connected(int fd, GIOCondition condition, void *opaque);
+
+/* Who connects and says nothing sensible is no predecessor: go on waiting for one. */
+static void cpr_closed(void *opaque, const GError *error)
+{
+	struct transfer_target *tt = opaque;
+	const char *stage = stage_run_pending(&tt->base.run);
+
+	if (tt->cpr_listener) {
+		log_warn("cpr channel: %s", error->message);
+		g_clear_pointer(&tt->cpr, link_free);
+		return;
+	}
+	tt->awaited = 0;
+	stage_run_continue(&tt->base.run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+						      "%s: the old process is gone: %s",
+						      stage ? stage : "?", error->message));
+}
+
+static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
+
+static gboolean cpr_connected(int listen_fd, GIOCondition condition, void *opaque)
+{
+	struct transfer_target *tt = opaque;
+	g_autoptr(GError) error = NULL;
+	int fd = channel_accept(tt->cpr_listener, &error);
+
+	if (fd < 0) {
+		if (error)
+			log_warn("cpr channel: %s", error->message);
+		return G_SOURCE_CONTINUE;
+	}
+	/* One at a time: a newer connection replaces one that has said nothing yet. */
+	link_free(tt->cpr);
+	tt->cpr = link_new(fd, &cpr_handler, tt);
+	tt->awaited = FRAME_HELLO;
+	if (!link_peer_trusted(tt->cpr, &error)) {
+		log_warn("cpr channel: %s", error->message);
+		g_clear_pointer(&tt->cpr, link_free);
+	}
+	return G_SOURCE_CONTINUE;
+}
+
+/* ---- stages: the predecessor's guest runs ---- */
+
+static enum stage_result tt_listen(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	tt->cpr_listener = channel_listen(tt->base.channels.cpr, error);
+	if (!tt->cpr_listener) {
+		g_prefix_error(error, "-incoming: cpr channel: ");
+		return STAGE_FAILED;
+	}
+	tt->cpr_watch = loop_watch_fd(NULL, tt->cpr_listener->fd, G_IO_IN, cpr_connected, tt);
+	return STAGE_PENDING;
+}
+
+static void tt_hang_up(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+
+	loop_unwatch(&tt->cpr_watch);
+	g_clear_pointer(&tt->cpr, link_free);
+	g_clear_pointer(&tt->cpr_listener, channel_listener_free);
+}
+
+static enum stage_result tt_hello(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	return link_send(tt->cpr, FRAME_WELCOME, hello_to_json(), error) ? STAGE_DONE
+									 : STAGE_FAILED;
+}
+
+static enum stage_result tt_offer(void *ctx, GError **error)
+{
+	return await(ctx, FRAME_OFFER);
+}
+
+static enum stage_result tt_fds(void *ctx, GError **error)
+{
+	return await(ctx, FRAME_FDS);
+}
+
+static bool build(struct transfer_target *tt, GError **error)
+{
+	struct update *update = tt->base.update;
+	g_autofree char *differences = NULL;
+	json_t *own;
+
+	update->owner = owner_inherit(&update->fds, error);
+	if (!update->owner)
+		return false;
+	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
+	if (!update->machine)
+		return false;
+	own = machine_device_tree(update->machine);
+	differences = offer_tree_differences(tt->base.offer->tree, own);
+	json_decref(own);
+	if (differences)
+		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	return fdstore_finish(update->inherited, error);
+}
+
+static void tt_demolish(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+	struct update *update = tt->base.update;
+
+	if (tt->announced)
+		return;
+	g_clear_pointer(&update->machine, machine_free);
+	g_clear_pointer(&update->owner, owner_free);
+}
+
+static enum stage_result tt_build(void *ctx, GError **error)
+{
+	if (build(ctx, error))
+		return STAGE_DONE;
+	tt_demolish(ctx);
+	return STAGE_FAILED;
+}
+
+static enum stage_result tt_populate(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	return machine_populate(tt->base.update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
+/* From here on this process's monitors are up. */
+static enum stage_result tt_ready(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	tt->announced = true;
+	update_machine_ready(tt->base.update);
+	return link_send(tt->cpr, FRAME_READY, NULL, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
+static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload);
+static void main_closed(void *opaque, const GError *error);
+
+static const struct link_handler main_handler = {main_message, main_closed};
+
+static gboolean main_connected(int listen_fd, GIOCondition condition, void *opaque)
+{
+	struct transfer_target *tt = opaque;
+	g_autoptr(GError) error = NULL;
+	int fd = channel_accept(tt->main_listener, &error);
+
+	if (error)
+		log_warn("main channel: %s", error->message);
+	if (fd < 0)
+		return G_SOURCE_CONTINUE;
+	/* One at a time: a newer connection replaces one that has not shown the session. */
+	link_free(tt->main);
+	tt->main = link_new(fd, &main_handler, tt);
+	return G_SOURCE_CONTINUE;
+}
+
+static void tt_close_main(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+
+	loop_unwatch(&tt->main_watch);
+	g_clear_pointer(&tt->main, link_free);
+	g_clear_pointer(&tt->main_listener, channel_listener_free);
+	g_clear_pointer(&tt->base.update->progress.address, json_decref);
+}
+
+static bool open_main(struct transfer_target *tt, GError **error)
+{
+	tt->main_listener = channel_listen(tt->base.channels.main, error);
+	if (!tt->main_listener) {
+		g_prefix_error(error, "main channel: ");
+		return false;
+	}
+	tt->main_watch = loop_watch_fd(NULL, tt->main_listener->fd, G_IO_IN, main_connected, tt);
+	tt->base.update->progress.address = channel_listener_address(tt->main_listener);
+	if (link_send(tt->cpr, FRAME_MAIN_READY, NULL, error))
+		return true;
+	tt_close_main(tt);
+	return false;
+}
+
+static enum stage_result tt_main(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	if (!tt->base.channels.main)
+		return STAGE_PENDING;
+	tt->base.started = true;
+	return open_main(tt, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
+/* migrate-incoming has come while or before the stage "main" waits for it. */
+static void tt_main_named(struct incoming *in)
+{
+	struct transfer_target *tt = (struct transfer_target *)in;
+	GError *error = NULL;
+
+	if (g_strcmp0(stage_run_pending(&in->run), "main") != 0)
+		return;
+	open_main(tt, &error);
+	stage_run_continue(&in->run, error);
+}
+
+static bool join_fits(struct transfer_target *tt, enum frame_type type, const json_t *body)
+{
+	const char *session = json_string_value(json_object_get(body, "session"));
+
+	return type == FRAME_JOIN && session && strcmp(session, tt->base.offer->session) == 0 &&
+	       g_strcmp0(stage_run_pending(&tt->base.run), "join") == 0;
+}
+
+static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
+{
+	struct transfer_target *tt = opaque;
+
+	if (tt->main_listener && !join_fits(tt, type, body)) {
+		log_warn(
+			"main channel: a connection that does not belong to this update was closed");
+		g_clear_pointer(&tt->main, link_free);
+	} else if (tt->main_listener) {
+		loop_unwatch(&tt->main_watch);
+		g_clear_pointer(&tt->main_listener, channel_listener_free);
+		g_clear_pointer(&tt->base.update->progress.address, json_decref);
+		stage_run_continue(&tt->base.run, NULL);
+	} else if (type == FRAME_STATE && tt->awaited == FRAME_STATE) {
+		tt->awaited = 0;
+		tt->state = g_bytes_ref(payload);
+		stage_run_continue(&tt->base.run, NULL);
+	} else {
+		stage_run_continue(&tt->base.run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+							      "main channel: '%s' out of turn",
+							      frame_type_name(type)));
+	}
+}
+
+static void main_closed(void *opaque, const GError *error)
+{
+	struct transfer_target *tt = opaque;
+
+	if (tt->main_listener) {
+		g_clear_pointer(&tt->main, link_free);
+		return;
+	}
+	stage_run_continue(&tt->base.run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+						      "main channel: %s", error->message));
+}
+
+static enum stage_result tt_join(void *ctx, GError **error)
+{
+	return STAGE_PENDING;
+}
+
+static enum stage_result tt_state(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	if (!link_send(tt->cpr, FRAME_JOINED, NULL, error))
+		return STAGE_FAILED;
+	migration_progress_set(&tt->base.update->progress, MIGRATION_ACTIVE);
+	return await(tt, FRAME_STATE);
+}
+
+/* ---- stages: nobody runs the guest ---- */
+
+static enum stage_result tt_load(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+	bool ok = update_load(tt->base.update, tt->state, tt->base.offer, error);
+
+	g_clear_pointer(&tt->state, g_bytes_unref);
+	return ok ? STAGE_DONE : STAGE_FAILED;
+}
+
+static enum stage_result tt_loaded(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	return link_send(tt->cpr, FRAME_LOADED, NULL, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
+/* The predecessor is gone, not having called its state back: the guest is ours if it is nobody's. */
+static bool lock_after_death(struct transfer_target *tt, GError **error)
+{
+	struct update *update = tt->base.update;
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		g_clear_error(error);
+		if (owner_lock(update->owner, tt->base.offer->generation, error)) {
+			log_warn("the old process died in the middle of the update; going on");
+			return true;
+		}
+		g_usleep(LOCK_TRY_US);
+	}
+	return false;
+}
+
+static enum stage_result tt_commit(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+	struct owner *owner = tt->base.update->owner;
+	g_autoptr(GError) why = NULL;
+	json_t *go = link_wait(tt->cpr, FRAME_GO, clock_deadline_ms(GO_MS), &why);
+
+	tt->base.update->record->paused_ns =
+		json_integer_value(json_object_get(go, "paused-at-ns"));
+	json_decref(go);
+	if (go)
+		return owner_lock(owner, tt->base.offer->generation, error) ? STAGE_DONE
+									    : STAGE_FAILED;
+	/* Refused: told so.  Timeout: it is alive, and holds the lock. */
+	if (why->code != MOLT_ERROR_REFUSED && why->code != MOLT_ERROR_TIMEOUT &&
+	    lock_after_death(tt, error))
+		return STAGE_DONE;
+	g_clear_error(error);
+	g_propagate_prefixed_error(error, g_steal_pointer(&why), "commit: ");
+	return STAGE_FAILED;
+}
+
+static enum stage_result tt_run(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+	struct update *update = tt->base.update;
+
+	owner_mark(update->owner, tt->base.offer->generation);
+	update_go(update);
+	return STAGE_DONE;
+}
+
+static enum stage_result tt_running(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+	json_t *record = update_record_to_json(tt->base.update->record);
+
+	/* A predecessor that has died needs no report. */
+	(void)link_send(tt->cpr, FRAME_RUNNING, json_pack("{s:o}", "record", record), NULL);
+	return STAGE_DONE;
+}
+
+/* clang-format off */
+static const struct stage transfer_target_stages[] = {
+	{ "listen",   0,      false, tt_listen,   tt_hang_up },
+	{ "hello",    5000,   false, tt_hello,    NULL },
+	{ "offer",    10000,  false, tt_offer,    NULL },
+	{ "fds",      20000,  false, tt_fds,      NULL },
+	{ "build",    0,      false, tt_build,    tt_demolish },
+	{ "populate", 0,      false, tt_populate, NULL },
+	{ "ready",    0,      false, tt_ready,    NULL },
+	{ "main",     0,      false, tt_main,     tt_close_main },
+	{ "join",     30000,  false, tt_join,     NULL },
+	{ "state",    0,      false, tt_state,    NULL },
+	{ "load",     0,      false, tt_load,     NULL },
+	{ "loaded",   5000,   false, tt_loaded,   NULL },
+	{ "commit",   0,      true,  tt_commit,   NULL },
+	{ "run",      0,      false, tt_run,      NULL },
+	{ "running",  0,      false, tt_running,  NULL },
+};
+/* clang-format on */
+
+const struct stage_table transfer_target_table =
+	STAGE_TABLE("transfer-target", transfer_target_stages);
+
+/* ---- the run ---- */
+
+/* Tell the predecessor at once: its guest may be paused for us. */
+static void tt_failed(void *ctx, const GError *error)
+{
+	struct transfer_target *tt = ctx;
+
+	migration_progress_set(&tt->base.update->progress, MIGRATION_FAILING);
+	if (tt->cpr && !tt->cpr_listener)
+		(void)link_send(tt->cpr, tt->accepted ? FRAME_ABORT : FRAME_REFUSE,
+				json_pack("{s:s}", "reason", error->message), NULL);
+}
+
+static void tt_free(struct incoming *in)
+{
+	struct transfer_target *tt = (struct transfer_target *)in;
+
+	incoming_clear(in);
+	tt_close_main(tt);
+	tt_hang_up(tt);
+	g_clear_pointer(&tt->state, g_bytes_unref);
+	g_free(tt);
+}
+
+static void tt_finished(void *ctx, enum stage_outcome outcome, const GError *error)
+{
+	struct transfer_target *tt = ctx;
+	struct update *update = tt->base.update;
+
+	if (outcome == STAGE_OUTCOME_UNDONE) {
+		incoming_failed(&tt->base, error);
+		return;
+	}
+	update->incoming = NULL;
+	tt_free(&tt->base);
+	update_own(update);
+	update_record_finish(update->record, UPDATE_COMMITTED, error ? error->message : NULL);
+	update_log_record(update);
+	migration_progress_set(&update->progress, MIGRATION_COMPLETED);
+}
+
+static void tt_start(struct incoming *in)
+{
+	migration_progress_begin(&in->update->progress, true);
+	stage_run_start(&in->run);
+}
+
+struct incoming *transfer_target_new(struct update *update, struct migration_channels *channels)
+{
+	struct transfer_target *tt = g_new0(struct transfer_target, 1);
+
+	update->record = update_record_new(migration_mode_name(MIGRATION_MODE_CPR_TRANSFER));
+	update->record->new_build = g_strdup(MOLT_VERSION);
+	update->record->new_pid = getpid();
+	tt->base = (struct incoming){
+		.update = update,
+		.free = tt_free,
+		.start = tt_start,
+		.main_named = tt_main_named,
+		.channels = *channels,
+		.exit_on_error = true,
+		.run = {.table = &transfer_target_table,
+			.ctx = tt,
+			.record = update->record,
+			.is_new = true,
+			.failed = tt_failed,
+			.finished = tt_finished},
+	};
+	*channels = (struct migration_channels){0};
+	return &tt->base;
+}

@@ -1,0 +1,296 @@
+// The front of migration and live update: what main and the monitors' migrate family call.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/update.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "cpr/internal.h"
+#include "cpr/probe.h"
+
+/* ---- beginning and end ---- */
+
+static void update_emit(void *opaque, const char *event, json_t *data)
+{
+	struct update *update = opaque;
+
+	for (guint i = 0; i < update->listeners->len; i++) {
+		struct update_listener *l =
+			&g_array_index(update->listeners, struct update_listener, i);
+
+		l->fn(l->opaque, event, data);
+	}
+}
+
+static struct update *update_alloc(struct vm_config *config, char **argv,
+				   struct chardev_set *chardevs)
+{
+	struct update *update = g_new0(struct update, 1);
+
+	update->config = config;
+	update->argv = argv;
+	update->chardevs = chardevs;
+	update->autostart = !config->start_paused;
+	update->listeners = g_array_new(FALSE, FALSE, sizeof(struct update_listener));
+	update->waiters = g_array_new(FALSE, FALSE, sizeof(struct update_waiter));
+	update->progress.emit = update_emit;
+	update->progress.opaque = update;
+	migration_parameters_init(&update->parameters);
+	return update;
+}
+
+void update_free(struct update *update)
+{
+	if (!update)
+		return;
+	if (update->outgoing)
+		update->outgoing->free(update->outgoing);
+	if (update->incoming)
+		update->incoming->free(update->incoming);
+	machine_free(update->machine);
+	owner_free(update->owner);
+	fdstore_free(update->inherited);
+	fd_source_clear(&update->fds);
+	update_record_free(update->record);
+	migration_parameters_clear(&update->parameters);
+	migration_progress_clear(&update->progress);
+	g_array_unref(update->listeners);
+	g_array_unref(update->waiters);
+	vm_config_free(update->config);
+	g_free(update);
+}
+
+static bool parse_incoming(const struct vm_config *config, struct migration_channels *channels,
+			   GError **error)
+{
+	for (guint i = 0; i < config->incoming->len; i++) {
+		const struct incoming_config *incoming = g_ptr_array_index(config->incoming, i);
+
+		if (!migration_channels_add_option(channels, incoming->text, error))
+			return false;
+	}
+	return migration_channels_settle(channels, error);
+}
+
+static bool begin_cold(struct update *update, GError **error)
+{
+	update->owner = owner_new(&update->fds, error);
+	if (!update->owner)
+		return false;
+	update->machine = machine_new(update->config, &update->fds, update->chardevs, true, error);
+	return update->machine;
+}
+
+static bool begin_exec(struct update *update, struct migration_channels *channels, GError **error)
+{
+	struct envelope *envelope = envelope_read(error);
+
+	if (!envelope)
+		return false;
+	if (!envelope->rollback)
+		update->autostart = !update->config->start_paused;
+	else
+		update->autostart = true;
+	update->incoming = exec_target_new(update, envelope, channels, error);
+	return update->incoming;
+}
+
+static bool begin(struct update *update, struct migration_channels *channels, GError **error)
+{
+	if (envelope_found())
+		return begin_exec(update, channels, error);
+	if (channels->cpr) {
+		update->incoming = transfer_target_new(update, channels);
+		return true;
+	}
+	if (channels->main || channels->deferred)
+		return error_set_generic(
+			error, "-incoming: without a cpr channel only the modes 'normal' and "
+			       "'cpr-reboot' can arrive, which are not offered; add -incoming "
+			       "cpr,addr.transport=socket,addr.type=unix,addr.path=PATH");
+	return begin_cold(update, error);
+}
+
+struct update *update_new(struct vm_config *config, char **argv, struct chardev_set *chardevs,
+			  GError **error)
+{
+	autoptr(update) update = update_alloc(config, argv, chardevs);
+	struct migration_channels channels = {0};
+	bool ok = parse_incoming(config, &channels, error) && begin(update, &channels, error);
+
+	migration_channels_clear(&channels);
+	return ok ? g_steal_pointer(&update) : NULL;
+}
+
+bool update_start(struct update *update, GError **error)
+{
+	if (update->incoming)
+		update->incoming->start(update->incoming);
+	else if (update->autostart)
+		machine_start(update->machine);
+	return true;
+}
+
+/* ---- hooks ---- */
+
+void update_set_extra(struct update *update, const struct update_extra *extra)
+{
+	update->extra = *extra;
+}
+
+void update_add_listener(struct update *update, update_event_fn fn, void *opaque)
+{
+	struct update_listener listener = {fn, opaque};
+
+	g_array_append_val(update->listeners, listener);
+}
+
+void update_on_end(struct update *update, void (*fn)(void *opaque, const GError *error),
+		   void *opaque)
+{
+	update->ended = fn;
+	update->ended_opaque = opaque;
+}
+
+void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),
+		       void *opaque)
+{
+	struct update_waiter waiter = {fn, opaque};
+
+	if (update->machine)
+		fn(opaque, update->machine);
+	else
+		g_array_append_val(update->waiters, waiter);
+}
+
+void update_machine_ready(struct update *update)
+{
+	for (guint i = 0; i < update->waiters->len; i++) {
+		struct update_waiter *w = &g_array_index(update->waiters, struct update_waiter, i);
+
+		w->fn(w->opaque, update->machine);
+	}
+	g_array_set_size(update->waiters, 0);
+}
+
+struct machine *update_machine(struct update *update)
+{
+	return update->machine;
+}
+
+const struct vm_config *update_config(const struct update *update)
+{
+	return update->config;
+}
+
+struct fd_source *update_fds(struct update *update)
+{
+	return &update->fds;
+}
+
+void update_log_record(const struct update *update)
+{
+	g_autofree char *text = update_record_text(update->record);
+
+	log_info("%s", text);
+}
+
+/* ---- run state ---- */
+
+enum runstate update_runstate(const struct update *update)
+{
+	return update->machine ? machine_runstate(update->machine) : RUNSTATE_INMIGRATE;
+}
+
+/* Whether an update in progress has the guest stopped, so that cont and stop must wait. */
+static bool refuse_while_paused(const struct update *update, GError **error)
+{
+	if (update->outgoing && update->outgoing->paused)
+		return error_set_generic(error, "There's a migration process in progress");
+	return true;
+}
+
+bool update_cont(struct update *update, GError **error)
+{
+	if (update->incoming || !update->machine) {
+		update->autostart = true;
+		return true;
+	}
+	if (!refuse_while_paused(update, error))
+		return false;
+	if (!owner_held(update->owner))
+		return error_set_generic(error,
+					 "the guest runs in another process now; quit this one");
+	if (update_runstate(update) == RUNSTATE_SHUTDOWN ||
+	    update_runstate(update) == RUNSTATE_INTERNAL_ERROR)
+		return error_set_generic(error, "Resetting the Virtual Machine is required");
+	machine_start(update->machine);
+	return true;
+}
+
+bool update_stop(struct update *update, GError **error)
+{
+	if (update->incoming || !update->machine) {
+		update->autostart = false;
+		return true;
+	}
+	if (!refuse_while_paused(update, error))
+		return false;
+	machine_stop(update->machine, RUNSTATE_PAUSED);
+	return true;
+}
+
+bool update_active(const struct update *update)
+{
+	return update->outgoing || update->incoming;
+}
+
+/* ---- the probe ---- */
+
+bool update_probe_requested(void)
+{
+	return probe_requested();
+}
+
+struct judge {
+	const struct vm_config *config;
+	const GError *error;
+};
+
+static char *judge_offer(void *opaque, const json_t *json)
+{
+	const struct judge *judge = opaque;
+	g_autoptr(GError) error = NULL;
+	autoptr(offer) offer = NULL;
+
+	if (!judge->config)
+		return g_strdup(judge->error ? judge->error->message
+					     : "the command does not start a VM");
+	offer = offer_from_json(json, &error);
+	if (!offer)
+		return g_strdup(error->message);
+	return offer_config_differences(offer, judge->config);
+}
+
+int update_probe_answer(const struct vm_config *config, const GError *error)
+{
+	struct judge judge = {config, error};
+
+	return probe_answer(judge_offer, &judge);
+}
+
+void update_exec_back(const char *reason)
+{
+	g_autoptr(GError) error = NULL;
+	autoptr(envelope) envelope = NULL;
+
+	if (!envelope_found())
+		return;
+	envelope = envelope_read(&error);
+	if (envelope)
+		envelope_exec_back(envelope, NULL, NULL, reason, &error);
+	log_error("the guest is lost: %s", error->message);
+}
