@@ -28,11 +28,11 @@ static const uint32_t msr_fixed_mtrrs[] = {
 	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff,
 };
 
-/* What KVM_GET_MSRS and KVM_SET_MSRS take; the kernel refuses 256 and more. */
+/* What KVM_GET_MSRS and KVM_SET_MSRS take, with room; the kernel refuses 256 and more. */
 #define MSR_BATCH 128U
-struct msr_batch {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entries[MSR_BATCH];
+union msr_batch {
+	struct kvm_msrs msrs;
+	uint8_t room[sizeof(struct kvm_msrs) + MSR_BATCH * sizeof(struct kvm_msr_entry)];
 };
 
 /*
@@ -92,24 +92,21 @@ static bool msr_list_kernel(const struct kvm_vm *vm, GArray *list, GError **erro
 /* Return: false if this vCPU does not have it. */
 static bool msr_read(const struct vcpu *vcpu, uint32_t index, uint64_t *value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = {.head.nmsrs = 1, .entry.index = index};
+	union msr_batch one = {.msrs.nmsrs = 1};
 
+	one.msrs.entries[0].index = index;
 	if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) != 1)
 		return false;
-	*value = one.entry.data;
+	*value = one.msrs.entries[0].data;
 	return true;
 }
 
 static bool msr_write(const struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+	union msr_batch one = {.msrs.nmsrs = 1};
 
+	one.msrs.entries[0].index = index;
+	one.msrs.entries[0].data = value;
 	return ioctl(vcpu->fd, KVM_SET_MSRS, &one) == 1;
 }
 
@@ -163,11 +160,11 @@ bool kvm_msrs_probe(struct kvm_vm *vm, GError **error)
 static bool msr_batch_read(const struct vcpu *vcpu, const uint32_t *index, uint64_t *value,
 			   uint32_t n, GError **error)
 {
-	struct msr_batch batch = {.head.nmsrs = n};
+	union msr_batch batch = {.msrs.nmsrs = n};
 	int ret;
 
 	for (uint32_t i = 0; i < n; i++)
-		batch.entries[i].index = index[i];
+		batch.msrs.entries[i].index = index[i];
 	ret = ioctl(vcpu->fd, KVM_GET_MSRS, &batch);
 	if (ret < 0)
 		return error_set_errno(error, errno, "KVM_GET_MSRS");
@@ -175,7 +172,7 @@ static bool msr_batch_read(const struct vcpu *vcpu, const uint32_t *index, uint6
 		return error_set_generic(error, "KVM_GET_MSRS: MSR 0x%x cannot be read any more",
 					 index[ret]);
 	for (uint32_t i = 0; i < n; i++)
-		value[i] = batch.entries[i].data;
+		value[i] = batch.msrs.entries[i].data;
 	return true;
 }
 
@@ -211,12 +208,12 @@ static bool msr_settle(const struct vcpu *vcpu, uint32_t index, uint64_t value, 
 static bool msr_batch_write(const struct vcpu *vcpu, const struct kvm_saved_vcpu *s, uint32_t first,
 			    uint32_t *n, GError **error)
 {
-	struct msr_batch batch = {.head.nmsrs = MIN(s->n_msr_index - first, MSR_BATCH)};
+	union msr_batch batch = {.msrs.nmsrs = MIN(s->n_msr_index - first, MSR_BATCH)};
 	int ret;
 
-	for (uint32_t i = 0; i < batch.head.nmsrs; i++) {
-		batch.entries[i].index = s->msr_index[first + i];
-		batch.entries[i].data = s->msr_value[first + i];
+	for (uint32_t i = 0; i < batch.msrs.nmsrs; i++) {
+		batch.msrs.entries[i].index = s->msr_index[first + i];
+		batch.msrs.entries[i].data = s->msr_value[first + i];
 	}
 	ret = ioctl(vcpu->fd, KVM_SET_MSRS, &batch);
 	if (ret < 0)

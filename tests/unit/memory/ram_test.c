@@ -140,6 +140,7 @@ static void test_inherited_of_another_size(void)
 	g_autoptr(GError) error = NULL;
 	autoptr(fdstore) store = inherit(&old_fds, &new_fds);
 
+	g_assert_cmpuint(fdstore_count(store), ==, 1);
 	config.size_bytes = 4 * MIB;
 	g_assert_null(ram_block_new(&config, &new_fds, &error));
 	g_assert_nonnull(strstr(error->message, "8388608"));
