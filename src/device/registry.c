@@ -6,10 +6,18 @@
 
 #include "base/error.h"
 #include "device/legacy/debugcon.h"
+#include "device/virtio/virtio_blk.h"
+#include "device/virtio/virtio_console.h"
+#include "device/virtio/virtio_rng.h"
 
 /* Sorted by driver name. */
 static const struct device_ops *const models[] = {
 	&debugcon_ops,
+	&virtconsole_ops,
+	&virtio_blk_ops,
+	&virtio_rng_ops,
+	&virtio_serial_ops,
+	&virtserialport_ops,
 	NULL,
 };
 
