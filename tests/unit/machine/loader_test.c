@@ -4,6 +4,7 @@
 
 #include <asm/bootparam.h>
 #include <elf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,13 +51,22 @@ static void teardown(struct fixture *f, gconstpointer data)
 	g_free(f->initrd_path);
 }
 
+static void write_file(const char *path, const void *data, size_t len)
+{
+	FILE *file = fopen(path, "w");
+
+	g_assert_nonnull(file);
+	g_assert_cmpuint(fwrite(data, 1, len, file), ==, len);
+	fclose(file);
+}
+
 static bool load(struct fixture *f, const void *image, size_t len, bool initrd,
 		 struct kvm_boot_regs *regs, GError **error)
 {
 	struct vm_config config = {.kernel = f->path, .append = (char *)"console=ttyS0"};
 	autoptr(loader) loader = NULL;
 
-	g_assert_true(g_file_set_contents(f->path, image, len, NULL));
+	write_file(f->path, image, len);
 	if (initrd)
 		config.initrd = f->initrd_path;
 	loader = loader_open(&config, &f->fds, error);
