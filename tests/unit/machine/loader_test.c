@@ -32,8 +32,8 @@ static void setup(struct fixture *f, gconstpointer data)
 	g_assert_true(guest_memory_add(&f->memory, 0, f->block, 0, 64 * MIB, false, NULL));
 	f->target = (struct loader_target){
 		.memory = &f->memory, .low_end = 64 * MIB, .rsdp = LAYOUT_ACPI};
-	f->path = g_strdup("/tmp/molt-loader-XXXXXX");
-	f->initrd_path = g_strdup("/tmp/molt-initrd-XXXXXX");
+	f->path = g_strdup("/dev/shm/molt-loader-XXXXXX");
+	f->initrd_path = g_strdup("/dev/shm/molt-initrd-XXXXXX");
 	fd = mkstemp(f->path);
 	close(fd);
 	fd = mkstemp(f->initrd_path);
