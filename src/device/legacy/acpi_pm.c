@@ -176,8 +176,8 @@ static void sleep_enter(struct acpi_pm *pm)
 	if (type == ACPI_SLP_TYP_S5)
 		env->power(env->opaque, POWER_OFF);
 	else
-		log_guest(&pm->guest_log, "%s: guest asks for sleep type %u; there is only S5 (%u)",
-			  pm->dev.path, type, ACPI_SLP_TYP_S5);
+		log_guest(&pm->guest_log, "%s: sleep type %u; there is only S5 (%u)", pm->dev.path,
+			  type, ACPI_SLP_TYP_S5);
 }
 
 /* A byte of a 16-bit register: which of its bits are being written, at their place. */

@@ -53,6 +53,8 @@ enum { UART_DATA, UART_IER, UART_IIR_FCR, UART_LCR, UART_MCR, UART_LSR, UART_MSR
 #define MCR_WRITABLE 0x1f
 #define LSR_DR	     0x01
 #define LSR_OE	     0x02
+#define LSR_BI	     0x10
+#define LSR_ERRORS   (LSR_OE | LSR_BI)
 #define LSR_THRE     0x20
 #define LSR_TEMT     0x40
 #define MSR_DELTAS   0x0f
@@ -125,7 +127,7 @@ static bool uart16550_check(const void *obj, GError **error)
 	const struct uart16550_state *s = obj;
 
 	if (s->ier & ~0x0f || s->fcr & ~FCR_STORED || s->mcr & ~MCR_WRITABLE ||
-	    s->lsr_errors & ~LSR_OE)
+	    s->lsr_errors & ~LSR_ERRORS)
 		return error_set_generic(error, "reserved register bits are set");
 	if (s->n_rx > fifo_depth(s) || s->n_tx > fifo_depth(s))
 		return error_set_generic(error, "%u and %u bytes in FIFOs of %u", s->n_rx, s->n_tx,
@@ -438,11 +440,25 @@ static void uart16550_writable(void *opaque)
 	g_mutex_unlock(&uart->dev.lock);
 }
 
+/* A break is a zero byte with BI (PC16550D, section 8.6.4); it may overrun a full FIFO. */
+static void uart16550_break(struct uart16550 *uart)
+{
+	g_mutex_lock(&uart->dev.lock);
+	if (!(uart->state.mcr & MCR_LOOP)) {
+		receive_byte(&uart->state, 0);
+		uart->state.lsr_errors |= LSR_BI;
+		update_irq(uart);
+	}
+	g_mutex_unlock(&uart->dev.lock);
+}
+
 /* A peer that went away takes everything: bytes that waited for it must not block the guest. */
 static void uart16550_event(void *opaque, enum chardev_event event)
 {
 	if (event == CHARDEV_OPENED || event == CHARDEV_CLOSED)
 		uart16550_writable(opaque);
+	else if (event == CHARDEV_BREAK)
+		uart16550_break(opaque);
 }
 
 static const struct chardev_frontend uart16550_frontend = {

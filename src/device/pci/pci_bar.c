@@ -104,8 +104,8 @@ static void bar_map(struct pci_function *fn, uint32_t index, uint64_t base)
 
 	if (!may_appear_at(fn, bar, base, &error) ||
 	    !io_space_add(space, &bar->region, base, &error)) {
-		log_guest(&fn->guest_log, "%s: guest puts BAR %u at 0x%" PRIx64 ": %s",
-			  fn->dev.path, index, base, error->message);
+		log_guest(&fn->guest_log, "%s: BAR %u at 0x%" PRIx64 ": %s", fn->dev.path, index,
+			  base, error->message);
 		return;
 	}
 	bar->mapped = true;
