@@ -123,6 +123,7 @@ class Host:
         self._options = options
         self._kernel = kernel
         self._children = []
+        self._messages = 2 if options.verbose else memory_file("messages")
         self._selector = selectors.DefaultSelector()
         self._console = collections.deque(maxlen=40)
         self._console_rest = b""
@@ -142,6 +143,8 @@ class Host:
             child.kill()
         for child in self._children:
             child.wait()
+        if not self._options.verbose:
+            os.close(self._messages)
 
     # Starting
 
@@ -213,9 +216,6 @@ class Host:
                 shutil.rmtree(directory)
             command = [program, "-f", f"--fd={listener.fileno()}", "-o", "source=/"]
             command += ["-o", "sandbox=chroot,cache=always,xattr,log_level=err"]
-            if os.geteuid() != 0:
-                command = ["unshare", "--user", "--map-root-user", *command]
-                command += ["--rlimit-nofile=0"]
             self._spawn(command, [listener.fileno()])
         return connected
 
@@ -225,7 +225,8 @@ class Host:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=2,
+            stdout=self._messages,
+            stderr=self._messages,
             pass_fds=pass_fds,
             preexec_fn=die_with_parent,
         )
@@ -315,8 +316,12 @@ class Host:
             elif line.startswith(b"exit "):
                 self.status = int(line[5:])
 
-    def console_tail(self):
-        lines = [*self._console, self._console_rest]
+    def last_words(self):
+        """What the host and its processes said at the end, as lines."""
+        messages = b""
+        if not self._options.verbose:
+            messages = os.pread(self._messages, 4096, 0)
+        lines = [*self._console, self._console_rest][-15:] + messages.splitlines()
         return [line.decode(errors="replace").rstrip() for line in lines if line.strip()]
 
 
@@ -387,12 +392,24 @@ def run_once(options, kernel):
             host.start()
             return host.run(options.deadline_s)
         except HungError:
-            for line in host.console_tail()[-15:]:
-                say(f"console: {line}")
+            for line in host.last_words():
+                say(f"| {line}")
             raise
 
 
+def become_root():
+    """The file server must read every file as its owner would: start anew through sudo if need be."""
+    if os.geteuid() == 0:
+        return
+    sudo = shutil.which("sudo")
+    if not sudo:
+        raise MissingError("needs root to show this machine's files: run as root, or install sudo")
+    kept = [f"{name}={os.environ[name]}" for name in KEPT_ENVIRONMENT if name in os.environ]
+    os.execv(sudo, [sudo, "env", *kept, sys.executable, "-B", __file__, *sys.argv[1:]])
+
+
 def run(options):
+    become_root()
     kernel = StockKernel.find(options.kernel)
     options.qemu = options.qemu or find_program("qemu-system-x86_64")
     try:
