@@ -13,10 +13,12 @@
  * there is no room is not queued, but counted ("dropped"), because waiting for the serial line
  * would look like a pause.  Other lines: READY once, KMSG for unexpected kernel warnings (boot:
  * before READY, new: after it), POWER for the power button, and JSON for the commands it reads:
- * status, verify (reads every record back first), mark (restarts the longest gap), poweroff,
- * reboot.
+ * status, verify (reads every record back first), mark (restarts the longest gap), sh COMMAND (runs
+ * it in a shell while the heart stands still), poweroff, reboot.
  *
- * molt.test=NAME chooses another program from the table at the end.
+ * The line is this program's alone: the kernel is told to print nothing but emergencies.  It is
+ * the console, or what molt.line=PATH names.  molt.test=NAME chooses another program from the table
+ * at the end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/klog.h>
 #include <sys/reboot.h>
 #include <sys/sysinfo.h>
 #include <sys/timerfd.h>
@@ -38,12 +41,15 @@
 
 #include "disk_log.h"
 #include "kernel_log.h"
+#include "shell.h"
 
 #define NS_PER_SEC	  1000000000ULL
 #define NS_PER_MSEC	  1000000ULL
 #define DEFAULT_BEAT_MS	  20
 #define MAX_BEAT_MS	  10000
 #define INPUT_DEVICES	  8
+#define MAX_LINE	  4096
+#define KLOG_CONSOLE_OFF  6 /* SYSLOG_ACTION_CONSOLE_OFF */
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The serial line; @out is queued output, @in the command line being read. */
@@ -52,7 +58,7 @@ struct console {
 	char out[16384];
 	size_t n_out;
 	uint64_t dropped;
-	char in[64];
+	char in[512];
 	size_t n_in;
 };
 
@@ -113,9 +119,12 @@ static bool kernel_argument(const char *name, char *value, size_t size)
 
 static void console_open(struct console *console)
 {
+	char path[64] = "/dev/console";
 	struct termios mode;
 
-	console->fd = open("/dev/console", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	kernel_argument("molt.line", path, sizeof(path));
+	klogctl(KLOG_CONSOLE_OFF, NULL, 0);
+	console->fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (console->fd >= 0 && tcgetattr(console->fd, &mode) == 0) {
 		cfmakeraw(&mode);
 		tcsetattr(console->fd, TCSANOW, &mode);
@@ -136,7 +145,7 @@ static void console_flush(struct console *console)
 __attribute__((format(printf, 2, 3))) static bool console_line(struct console *console,
 							       const char *format, ...)
 {
-	char line[1024];
+	char line[MAX_LINE];
 	va_list arguments;
 
 	va_start(arguments, format);
@@ -200,6 +209,15 @@ static void command_mark(struct heart *heart)
 	heart->max_gap_seq = 0;
 }
 
+static void command_sh(struct heart *heart, const char *command)
+{
+	char output[MAX_LINE - 64];
+	int status = shell_run(command, output, sizeof(output));
+
+	console_line(&heart->console, "{\"status\":%d,\"output\":\"%s\"}", status, output);
+	heart->last.mono_ns = 0;
+}
+
 static void command_poweroff(struct heart *heart)
 {
 	machine_end(&heart->console, RB_POWER_OFF);
@@ -222,6 +240,10 @@ static void run_command(struct heart *heart, const char *line)
 
 	if (line[0] == '\0')
 		return;
+	if (strncmp(line, "sh ", 3) == 0) {
+		command_sh(heart, line + 3);
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		if (strcmp(line, commands[i].name) == 0) {
 			commands[i].run(heart);
