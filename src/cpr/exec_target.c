@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cpr/holder.h"
 #include "cpr/internal.h"
+#include "machine/process.h"
 
 #define STATE_READ_MS 5000
 
@@ -46,7 +47,7 @@ static bool settle_config(struct update *update, struct envelope *envelope, GErr
 	differences = offer_config_differences(envelope->offer, update->config);
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
-	update->config = offer_adopt_config(envelope->offer, update->config, true);
+	update_adopt(update, envelope->offer, true);
 	if (pidfile && !update->config->pidfile)
 		update->config->pidfile = g_strdup(pidfile);
 	return true;
@@ -94,14 +95,15 @@ static void settle_record(struct update *update, const struct envelope *envelope
 
 /* ---- stages ---- */
 
-/* Monitors may differ between the programs; everything else must be taken. */
+/* Monitors and the process's own files may differ; everything of the VM must be taken. */
 static bool all_taken(const struct fdstore *store, GError **error)
 {
 	g_autoptr(GString) left = g_string_new(NULL);
 	const struct fdstore_entry *entry;
 
 	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
-		if (!entry->taken && !g_str_has_prefix(entry->name, CHARDEV_MONITOR_PREFIX))
+		if (!entry->taken && !g_str_has_prefix(entry->name, CHARDEV_MONITOR_PREFIX) &&
+		    !g_str_has_prefix(entry->name, PROCESS_FD_PREFIX))
 			g_string_append_printf(left, "%s%s", left->len ? ", " : "", entry->name);
 	return !left->len ||
 	       error_set_generic(error, "descriptors that nobody here wants: %s", left->str);
@@ -192,10 +194,7 @@ static enum stage_result et_commit(void *ctx, GError **error)
 	struct exec_target *et = ctx;
 	struct owner *owner = et->base.update->owner;
 
-	if (!owner_lock(owner, et->base.offer->generation, error))
-		return STAGE_FAILED;
-	owner_mark(owner, et->base.offer->generation);
-	return STAGE_DONE;
+	return owner_lock(owner, et->base.offer->generation, error) ? STAGE_DONE : STAGE_FAILED;
 }
 
 static enum stage_result et_run(void *ctx, GError **error)
@@ -205,27 +204,19 @@ static enum stage_result et_run(void *ctx, GError **error)
 
 	if (et->envelope->rollback)
 		migration_progress_set(&update->progress, MIGRATION_FAILING);
+	owner_mark(update->owner, et->base.offer->generation);
 	update_go(update);
-	return STAGE_DONE;
-}
-
-static enum stage_result et_release(void *ctx, GError **error)
-{
-	struct exec_target *et = ctx;
-
-	holder_release(et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
 	return STAGE_DONE;
 }
 
 /* clang-format off */
 static const struct stage exec_target_stages[] = {
-	{ "build",   0, false, et_build,   NULL },
-	{ "main",    0, false, et_main,    NULL },
-	{ "state",   0, false, et_state,   NULL },
-	{ "load",    0, false, et_load,    NULL },
-	{ "commit",  0, true,  et_commit,  NULL },
-	{ "run",     0, false, et_run,     NULL },
-	{ "release", 0, false, et_release, NULL },
+	{ "build",  0, false, et_build,  NULL },
+	{ "main",   0, false, et_main,   NULL },
+	{ "state",  0, false, et_state,  NULL },
+	{ "load",   0, false, et_load,   NULL },
+	{ "commit", 0, false, et_commit, NULL },
+	{ "run",    0, true,  et_run,    NULL },
 };
 /* clang-format on */
 
@@ -248,6 +239,7 @@ static void et_arrived(struct exec_target *et)
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
+	holder_release(et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
 	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
 			     reason);
 	if (reason)

@@ -34,8 +34,8 @@ struct update_waiter {
 /**
  * struct update - See update.h
  * @config:	In force; the machine and the monitors borrow it
+ * @command_line: The config it replaced, of which others may have pointers; NULL
  * @argv:	This process's arguments, borrowed
- * @chardevs:	Borrowed
  * @fds:	Door for descriptors; @inherited is its store, kept until the guest is ours, so that
  *		it can be handed back
  * @machine:	NULL while a successor waits
@@ -48,6 +48,7 @@ struct update_waiter {
  */
 struct update {
 	struct vm_config *config;
+	struct vm_config *command_line;
 	char **argv;
 	struct chardev_set *chardevs;
 	struct fd_source fds;
@@ -94,6 +95,9 @@ bool update_load(struct update *update, GBytes *state, const struct offer *offer
 
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
 void update_go(struct update *update);
+
+/** update_adopt() - Take the offer's configuration if the command line describes no VM. */
+void update_adopt(struct update *update, struct offer *offer, bool keep_monitors);
 
 /** update_own() - After the guest runs here: the inherited store is of no more use. */
 void update_own(struct update *update);

@@ -222,17 +222,13 @@ static void take_process_part(struct vm_config *to, struct vm_config *from)
 
 struct vm_config *offer_adopt_config(struct offer *offer, struct vm_config *own, bool keep_monitors)
 {
-	struct vm_config *taken;
+	struct vm_config *taken = g_steal_pointer(&offer->config);
 
-	if (own->explicit_vm)
-		return own;
-	taken = g_steal_pointer(&offer->config);
 	take_process_part(taken, own);
 	if (!keep_monitors || own->monitors->len > 0) {
 		move_monitors(taken, NULL);
 		move_monitors(own, taken);
 	}
-	vm_config_free(own);
 	return taken;
 }
 

@@ -68,12 +68,12 @@ char *offer_config_differences(const struct offer *offer, const struct vm_config
 char *offer_tree_differences(const json_t *theirs, const json_t *own);
 
 /**
- * offer_adopt_config() - The configuration that a successor goes on with
- * @own:	Its parsed command line; taken
- * @keep_monitors: Monitors cross (exec); otherwise the successor has those of its command line
+ * offer_adopt_config() - The offered configuration, for a process whose command line describes no VM
+ * @own:	Its parsed command line; what belongs to the process, and to its monitors, is moved
+ *		out of it
+ * @keep_monitors: Monitors cross (exec), unless the command line has some
  *
- * Takes @offer's config where the command line describes no VM, and its own otherwise.  What belongs
- * to the process always comes from the command line.
+ * Return: the configuration to go on with, no longer @offer's.
  */
 struct vm_config *offer_adopt_config(struct offer *offer, struct vm_config *own,
 				     bool keep_monitors);

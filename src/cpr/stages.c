@@ -57,7 +57,7 @@ static gboolean budget_spent(void *opaque)
 
 	stage_failed(run, true,
 		     g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT, "%s: no answer within %u ms",
-				 stage->name, stage->budget_ms));
+				 stage->name, run->budget_ms));
 	return G_SOURCE_REMOVE;
 }
 
@@ -96,6 +96,9 @@ static GError *over_budget(const struct stage_run *run)
 			   stage->budget_ms);
 }
 
+/* How long a stall that a test asked for lasts. */
+#define STALL_MS 1000
+
 static enum stage_result run_current(struct stage_run *run, GError **error)
 {
 	const struct stage *stage = current(run);
@@ -105,6 +108,7 @@ static enum stage_result run_current(struct stage_run *run, GError **error)
 		error_set_generic(error, "fault injected into %s", stage->name);
 		return STAGE_FAILED;
 	case FAULT_STALL:
+		run->stalled = true;
 		return STAGE_PENDING;
 	case FAULT_NONE:
 		break;
@@ -115,8 +119,10 @@ static enum stage_result run_current(struct stage_run *run, GError **error)
 static void wait_for_current(struct stage_run *run)
 {
 	run->pending = true;
-	if (current(run)->budget_ms)
-		run->deadline = loop_after_ms(current(run)->budget_ms, budget_spent, run);
+	run->budget_ms = run->stalled ? STALL_MS : current(run)->budget_ms;
+	run->stalled = false;
+	if (run->budget_ms)
+		run->deadline = loop_after_ms(run->budget_ms, budget_spent, run);
 }
 
 /* The current row is done: note it.  Return: false when the run has ended with a failure. */
@@ -159,6 +165,7 @@ void stage_run_start(struct stage_run *run)
 {
 	run->at = 0;
 	run->pending = false;
+	run->stalled = false;
 	run->committed = false;
 	run->deadline = NULL;
 	run_on(run);

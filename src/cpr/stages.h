@@ -100,6 +100,8 @@ struct stage_run {
 	/* The runner's own. */
 	unsigned int at;
 	bool pending;
+	bool stalled;
+	uint32_t budget_ms;
 	bool committed;
 	uint64_t begun_ns;
 	GSource *deadline;

@@ -59,6 +59,15 @@ void update_go(struct update *update)
 		(void)machine_set_runstate(update->machine,
 					   was == RUNSTATE_RUNNING ? RUNSTATE_PAUSED : was, NULL);
 	update->record->running_ns = update->progress.resumed_ns = clock_now_ns();
+	log_info("took over the guest");
+}
+
+void update_adopt(struct update *update, struct offer *offer, bool keep_monitors)
+{
+	if (update->config->explicit_vm)
+		return;
+	update->command_line = update->config;
+	update->config = offer_adopt_config(offer, update->command_line, keep_monitors);
 }
 
 void update_own(struct update *update)

@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/loop.h"
 #include "cpr/internal.h"
+#include "machine/process.h"
 
 #define CONNECT_MS 2000
 #define LOADED_MS  2000
@@ -187,10 +188,11 @@ static enum stage_result ts_offer(void *ctx, GError **error)
 	return await(ts, FRAME_ACCEPT);
 }
 
-/* Monitors stay with this process. */
-static bool skip_monitors(void *opaque, const char *name)
+/* Monitors stay with this process, and so do its own files. */
+static bool stays_here(void *opaque, const char *name)
 {
-	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX);
+	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX) ||
+	       g_str_has_prefix(name, PROCESS_FD_PREFIX);
 }
 
 static enum stage_result ts_fds(void *ctx, GError **error)
@@ -198,7 +200,7 @@ static enum stage_result ts_fds(void *ctx, GError **error)
 	struct transfer_source *ts = ctx;
 	autoptr(fdstore) store = fdstore_new();
 
-	if (fd_source_offer(&ts->base.update->fds, store, skip_monitors, NULL, error) &&
+	if (fd_source_offer(&ts->base.update->fds, store, stays_here, NULL, error) &&
 	    link_send_fds(ts->cpr, store, error))
 		return STAGE_DONE;
 	return STAGE_FAILED;

@@ -71,7 +71,7 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	tt->accepted = true;
-	update->config = offer_adopt_config(offer, update->config, false);
+	update_adopt(update, offer, false);
 	tt->base.offer = g_steal_pointer(&offer);
 	return link_send(tt->cpr, FRAME_ACCEPT, NULL, error);
 }
@@ -437,6 +437,14 @@ static enum stage_result tt_commit(void *ctx, GError **error)
 	return STAGE_FAILED;
 }
 
+static void tt_unlock(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+
+	if (owner_held(tt->base.update->owner))
+		owner_release(tt->base.update->owner);
+}
+
 static enum stage_result tt_run(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
@@ -471,8 +479,8 @@ static const struct stage transfer_target_stages[] = {
 	{ "state",    0,      false, tt_state,    NULL },
 	{ "load",     0,      false, tt_load,     NULL },
 	{ "loaded",   5000,   false, tt_loaded,   NULL },
-	{ "commit",   0,      true,  tt_commit,   NULL },
-	{ "run",      0,      false, tt_run,      NULL },
+	{ "commit",   0,      false, tt_commit,   tt_unlock },
+	{ "run",      0,      true,  tt_run,      NULL },
 	{ "running",  0,      false, tt_running,  NULL },
 };
 /* clang-format on */

@@ -25,14 +25,13 @@ static void update_emit(void *opaque, const char *event, json_t *data)
 	}
 }
 
-static struct update *update_alloc(struct vm_config *config, char **argv,
-				   struct chardev_set *chardevs)
+static struct update *update_alloc(struct vm_config *config, char **argv)
 {
 	struct update *update = g_new0(struct update, 1);
 
 	update->config = config;
 	update->argv = argv;
-	update->chardevs = chardevs;
+	update->chardevs = chardev_set_new();
 	update->autostart = !config->start_paused;
 	update->listeners = g_array_new(FALSE, FALSE, sizeof(struct update_listener));
 	update->waiters = g_array_new(FALSE, FALSE, sizeof(struct update_waiter));
@@ -51,6 +50,7 @@ void update_free(struct update *update)
 	if (update->incoming)
 		update->incoming->free(update->incoming);
 	machine_free(update->machine);
+	chardev_set_free(update->chardevs);
 	owner_free(update->owner);
 	fdstore_free(update->inherited);
 	fd_source_clear(&update->fds);
@@ -60,6 +60,7 @@ void update_free(struct update *update)
 	g_array_unref(update->listeners);
 	g_array_unref(update->waiters);
 	vm_config_free(update->config);
+	vm_config_free(update->command_line);
 	g_free(update);
 }
 
@@ -114,10 +115,9 @@ static bool begin(struct update *update, struct migration_channels *channels, GE
 	return begin_cold(update, error);
 }
 
-struct update *update_new(struct vm_config *config, char **argv, struct chardev_set *chardevs,
-			  GError **error)
+struct update *update_new(struct vm_config *config, char **argv, GError **error)
 {
-	autoptr(update) update = update_alloc(config, argv, chardevs);
+	autoptr(update) update = update_alloc(config, argv);
 	struct migration_channels channels = {0};
 	bool ok = parse_incoming(config, &channels, error) && begin(update, &channels, error);
 
@@ -191,6 +191,11 @@ struct fd_source *update_fds(struct update *update)
 	return &update->fds;
 }
 
+struct chardev_set *update_chardevs(struct update *update)
+{
+	return update->chardevs;
+}
+
 void update_log_record(const struct update *update)
 {
 	g_autofree char *text = update_record_text(update->record);
@@ -250,7 +255,7 @@ bool update_active(const struct update *update)
 
 /* ---- the probe ---- */
 
-bool update_probe_requested(void)
+bool update_probed(void)
 {
 	return probe_requested();
 }
@@ -275,11 +280,16 @@ static char *judge_offer(void *opaque, const json_t *json)
 	return offer_config_differences(offer, judge->config);
 }
 
-int update_probe_answer(const struct vm_config *config, const GError *error)
+int update_answer_probe(const struct vm_config *config, const GError *error)
 {
 	struct judge judge = {config, error};
 
 	return probe_answer(judge_offer, &judge);
+}
+
+bool update_resumes_process(void)
+{
+	return envelope_found();
 }
 
 void update_exec_back(const char *reason)

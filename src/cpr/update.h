@@ -39,30 +39,38 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
 /**
  * DOC: what main does
  *
- *   if (update_probe_requested())
- *		return update_probe_answer(config or NULL, parse error);
+ *   if (update_probed())
+ *		return update_answer_probe(config or NULL, parse error);
  *   if (the command line is wrong)
  *		update_exec_back(error->message);	returns if there is no way back
- *   update = update_new(config, argv, chardevs, &error);
- *   update_on_end(), update_on_machine(open monitors and update_set_extra()), update_add_listener()
+ *   update = update_new(config, argv, &error);
+ *   update_on_end(), update_on_machine(), update_set_extra(), update_add_listener()
  *   update_start(update, &error);
  *   main loop
  *
- * Monitors are opened when there is a machine: before that a successor does not know its
- * configuration (update_config() may change until then).
+ * A successor by transfer learns its configuration from the predecessor's offer, if its command line
+ * describes no VM: update_config() is another one then, as soon as there is a machine.  The
+ * monitors of the command line, and their chardevs, stay what they are.
  */
 
-/** update_probe_requested() - Whether an old process only wants to know if we take its VM. */
-bool update_probe_requested(void);
+/** update_probed() - Whether an old process only wants to know if we take its VM. */
+bool update_probed(void);
 
 /**
- * update_probe_answer() - Tell it; nothing is touched
+ * update_answer_probe() - Tell it; nothing is touched
  * @config:	The parsed command line, borrowed; NULL if it is wrong
  * @error:	Why it is wrong
  *
  * Return: the exit status.
  */
-int update_probe_answer(const struct vm_config *config, const GError *error);
+int update_answer_probe(const struct vm_config *config, const GError *error);
+
+/**
+ * update_resumes_process() - Whether this program was exec'ed by a process that goes on in it
+ *
+ * What is done once per process (becoming a daemon) is done already then.
+ */
+bool update_resumes_process(void);
 
 /**
  * update_exec_back() - After an exec: this program cannot start, @reason; become the old one again
@@ -76,15 +84,13 @@ void update_exec_back(const char *reason);
  * @config:	Parsed command line; taken.  Replaced by the predecessor's where the command line
  *		does not describe a VM (config->explicit_vm false and something incoming)
  * @argv:	This process's arguments, for an exec of the same; borrowed for the process's life
- * @chardevs:	Shared with the monitors; outlives the update
  *
  * Cold start: builds the machine; update_start() runs it.  After an exec (environment
  * MOLT_CPR_EXEC): imports the descriptors; the machine is built by update_start().  With a cpr
  * channel incoming: the machine is built when the predecessor's offer arrives, in the main loop.
  * Return: NULL with @error set.
  */
-struct update *update_new(struct vm_config *config, char **argv, struct chardev_set *chardevs,
-			  GError **error);
+struct update *update_new(struct vm_config *config, char **argv, GError **error);
 void update_free(struct update *update);
 DEFINE_CLEANUP(update, update_free)
 
