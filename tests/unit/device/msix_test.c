@@ -74,6 +74,8 @@ static void test_masks(void)
 		pci_msix_notify(&rig.toy->fn, 1);
 		pci_msix_notify(&rig.toy->fn, TOY_VECTORS); /* no such vector */
 		pci_msix_notify(&rig.toy->fn, 0xffff);
+		/* On its way to the processor it is not pending. */
+		g_assert_cmphex(fake_load(rig.m, PBA, 8), ==, enable && !fires ? 2 : 0);
 		g_assert_cmpuint(delivered(&rig), ==, fires);
 		g_assert_cmphex(fake_load(rig.m, PBA, 8), ==, enable && !fires ? 2 : 0);
 		/* What was pending comes once when the last mask goes; a disabled function forgot. */
@@ -112,6 +114,22 @@ static void test_affinity(void)
 	fake_store(rig.m, TABLE + 12, 4, 1);
 	fake_store(rig.m, TABLE + 12, 4, 0);
 	g_assert_cmpuint(rig.m->n_route_set, ==, 0);
+	pci_rig_free(&rig);
+}
+
+/* What was pending when MSI-X was disabled is not for whoever enables it next. */
+static void test_disable(void)
+{
+	struct pci_rig rig = msix_rig_new();
+
+	toy_put(&rig, CONTROL, 2, ENABLE);
+	pci_msix_notify(&rig.toy->fn, 0);
+	g_assert_cmphex(fake_load(rig.m, PBA, 4), ==, 1);
+	toy_put(&rig, CONTROL, 2, 0);
+	g_assert_cmphex(fake_load(rig.m, PBA, 4), ==, 0);
+	toy_put(&rig, CONTROL, 2, ENABLE);
+	entry_write(&rig, 0, MSI_ADDR, 0x31, false);
+	g_assert_cmpuint(delivered(&rig), ==, 0);
 	pci_rig_free(&rig);
 }
 
@@ -181,6 +199,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/msix/table", test_table);
 	g_test_add_func("/msix/masks", test_masks);
 	g_test_add_func("/msix/affinity", test_affinity);
+	g_test_add_func("/msix/disable", test_disable);
 	g_test_add_func("/msix/no-route", test_no_route);
 	g_test_add_func("/msix/reset", test_reset);
 	g_test_add_func("/msix/hand-over", test_hand_over);
