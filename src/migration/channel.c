@@ -141,16 +141,12 @@ static int listener_socket(const struct migration_address *address, GError **err
 struct channel_listener *channel_listen(const struct migration_address *address, GError **error)
 {
 	autoptr(channel_listener) listener = g_new0(struct channel_listener, 1);
-	struct stat st;
 
 	listener->fd = listener_socket(address, error);
 	if (listener->fd < 0)
 		return NULL;
-	if (address->transport == MIGRATION_UNIX && lstat(address->path, &st) == 0) {
+	if (address->transport == MIGRATION_UNIX && lstat(address->path, &listener->bound) == 0)
 		listener->path = g_strdup(address->path);
-		listener->dev = st.st_dev;
-		listener->ino = st.st_ino;
-	}
 	if (!fd_set_nonblock(listener->fd, true) || listen(listener->fd, 4) < 0) {
 		g_autofree char *text = migration_address_text(address);
 
@@ -166,8 +162,9 @@ void channel_listener_free(struct channel_listener *listener)
 
 	if (!listener)
 		return;
-	if (listener->path && lstat(listener->path, &st) == 0 && st.st_dev == listener->dev &&
-	    st.st_ino == listener->ino)
+	if (listener->path && lstat(listener->path, &st) == 0 &&
+	    st.st_dev == listener->bound.st_dev && st.st_ino == listener->bound.st_ino &&
+	    memcmp(&st.st_ctim, &listener->bound.st_ctim, sizeof(st.st_ctim)) == 0)
 		unlink(listener->path);
 	fd_close(&listener->fd);
 	g_free(listener->path);

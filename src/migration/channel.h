@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
+#include <sys/stat.h>
 #include <glib.h>
 #include <jansson.h>
 
@@ -15,13 +15,13 @@
  * struct channel_listener - A listening socket of ours
  * @fd:		Nonblocking
  * @path:	UNIX socket path that was bound, NULL for other kinds
- * @dev, @ino:	What was bound there: only that is unlinked
+ * @bound:	What was bound there: only that is unlinked.  Inode numbers are used again, so the
+ *		time counts too
  */
 struct channel_listener {
 	int fd;
 	char *path;
-	dev_t dev;
-	ino_t ino;
+	struct stat bound;
 };
 
 /**
