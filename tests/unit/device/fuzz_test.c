@@ -151,7 +151,7 @@ static void test_subject(gconstpointer data)
 	}
 }
 
-static void test_lint(gconstpointer data)
+static void test_schema(gconstpointer data)
 {
 	const struct subject *subject = data;
 	struct device *dev = subject->make();
@@ -159,6 +159,8 @@ static void test_lint(gconstpointer data)
 
 	state_desc_lint(dev->ops->state, &error);
 	g_assert_no_error(error);
+	if (subject->make != make_toy && g_getenv("MOLT_SOURCE_ROOT"))
+		fake_check_schema(dev->ops->state);
 	device_free(dev);
 }
 
@@ -167,10 +169,10 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	for (uint32_t i = 0; i < G_N_ELEMENTS(subjects); i++) {
 		g_autofree char *fuzz = g_strconcat("/fuzz/", subjects[i].name, NULL);
-		g_autofree char *lint = g_strconcat("/lint/", subjects[i].name, NULL);
+		g_autofree char *schema = g_strconcat("/schema/", subjects[i].name, NULL);
 
 		g_test_add_data_func(fuzz, &subjects[i], test_subject);
-		g_test_add_data_func(lint, &subjects[i], test_lint);
+		g_test_add_data_func(schema, &subjects[i], test_schema);
 	}
 	return g_test_run();
 }
