@@ -1,0 +1,121 @@
+// Table of contents: parse, build or take over, run.
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "cpr/update.h"
+#include "device/device.h"
+#include "machine/process.h"
+#include "monitor/monitors.h"
+#include "options/command_line.h"
+
+/* Everything that lives as long as the process. */
+struct program {
+	GMainLoop *loop;
+	struct update *update;
+	int status;
+};
+
+static void end(void *opaque)
+{
+	struct program *program = opaque;
+
+	g_main_loop_quit(program->loop);
+}
+
+static void quit(void *opaque, const char *reason)
+{
+	struct program *program = opaque;
+	struct machine *machine = update_machine(program->update);
+
+	if (machine)
+		machine_shutdown(machine, reason, false);
+	else
+		end(program);
+}
+
+static gboolean signalled(void *opaque)
+{
+	quit(opaque, "host-signal");
+	return G_SOURCE_CONTINUE;
+}
+
+static void machine_arrived(void *opaque, struct machine *machine)
+{
+	machine_on_quit(machine, end, opaque);
+}
+
+/* An update this process was the target of has ended; with @error, there is no guest here. */
+static void update_ended(void *opaque, const GError *error)
+{
+	struct program *program = opaque;
+
+	if (!error)
+		return;
+	log_error("%s", error->message);
+	program->status = EXIT_FAILURE;
+	end(program);
+}
+
+static bool run(struct program *program, struct vm_config *config, char **argv, int *ready_fd,
+		GError **error)
+{
+	autoptr(update) update = update_new(config, argv, error);
+	autoptr(monitors) monitors = NULL;
+	autoptr(pidfile) pidfile = NULL;
+	g_autoptr(GError) none = NULL;
+
+	if (!update)
+		return false;
+	program->update = update;
+	update_on_machine(update, machine_arrived, program);
+	update_on_end(update, update_ended, program);
+	pidfile = pidfile_new(update_config(update), update_fds(update), &none);
+	if (none) {
+		g_propagate_error(error, g_steal_pointer(&none));
+		return false;
+	}
+	monitors = monitors_new(update, quit, program, error);
+	if (!monitors || !update_start(update, error))
+		return false;
+	monitors_start(monitors);
+	process_ready(ready_fd);
+	g_main_loop_run(program->loop);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct command_line_action action = {.device_help = device_help};
+	g_autoptr(GError) error = NULL;
+	struct program program = {.status = EXIT_SUCCESS};
+	struct vm_config *config = command_line_parse(argc, argv, &action, &error);
+	autofd int ready_fd = -1;
+	int status;
+
+	if (!config && !error) {
+		fputs(action.text, stdout);
+		g_free(action.text);
+		return EXIT_SUCCESS;
+	}
+	if (update_probed())
+		return update_answer_probe(config, error);
+	if (config && config->daemonize && !update_resumes_process() &&
+	    process_daemonize(&ready_fd, &status, &error) == PROCESS_PARENT)
+		return status;
+	signal(SIGPIPE, SIG_IGN);
+	program.loop = g_main_loop_new(NULL, FALSE);
+	g_unix_signal_add(SIGTERM, signalled, &program);
+	g_unix_signal_add(SIGINT, signalled, &program);
+	g_unix_signal_add(SIGHUP, signalled, &program);
+	if (error || !run(&program, config, argv, &ready_fd, &error)) {
+		log_error("%s", error->message);
+		program.status = EXIT_FAILURE;
+	}
+	g_main_loop_unref(program.loop);
+	return program.status;
+}
