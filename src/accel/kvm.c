@@ -228,6 +228,24 @@ static bool kvm_create_vcpu(struct kvm_vm *vm, uint32_t index, const struct cpui
 	return kvm_vcpu_set_cpuid(vcpu, table, error) && vcpu_start(vcpu, error);
 }
 
+static void kvm_alloc_vcpus(struct kvm_vm *vm)
+{
+	vm->n_vcpus = vm->params.n_cpus;
+	vm->vcpus = g_new0(struct vcpu, vm->n_vcpus);
+	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
+		struct vcpu *vcpu = &vm->vcpus[i];
+
+		vcpu->vm = vm;
+		vcpu->index = i;
+		vcpu->fd = -1;
+		vcpu->parked = true;
+		g_cond_init(&vcpu->wake);
+		vcpu->cpuid = g_new0(struct cpuid_table, 1);
+		vcpu->saved = g_new0(struct kvm_saved_vcpu, 1);
+		vcpu->power_on = g_new0(struct kvm_saved_vcpu, 1);
+	}
+}
+
 static bool kvm_create_vcpus(struct kvm_vm *vm, GError **error)
 {
 	g_autofree struct cpuid_table *supported = g_new0(struct cpuid_table, 1);
@@ -244,7 +262,8 @@ static bool kvm_create_vcpus(struct kvm_vm *vm, GError **error)
 	vm->run_bytes = (uint32_t)run_bytes;
 	if (!kvm_read_cpuid(vm, supported, error))
 		return false;
-	for (uint32_t i = 0; i < vm->params.n_cpus; i++) {
+	kvm_alloc_vcpus(vm);
+	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
 		if (!kvm_create_vcpu(vm, i, supported, error)) {
 			g_prefix_error(error, "vCPU %u: ", i);
 			return false;
@@ -279,20 +298,6 @@ static struct kvm_vm *kvm_vm_alloc(const struct kvm_params *params)
 	vm->vm_fd = -1;
 	g_mutex_init(&vm->lock);
 	g_cond_init(&vm->parked);
-	vm->n_vcpus = params->n_cpus;
-	vm->vcpus = g_new0(struct vcpu, params->n_cpus);
-	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
-		struct vcpu *vcpu = &vm->vcpus[i];
-
-		vcpu->vm = vm;
-		vcpu->index = i;
-		vcpu->fd = -1;
-		vcpu->parked = true;
-		g_cond_init(&vcpu->wake);
-		vcpu->cpuid = g_new0(struct cpuid_table, 1);
-		vcpu->saved = g_new0(struct kvm_saved_vcpu, 1);
-		vcpu->power_on = g_new0(struct kvm_saved_vcpu, 1);
-	}
 	return vm;
 }
 

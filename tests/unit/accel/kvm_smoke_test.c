@@ -143,7 +143,7 @@ static void test_pause_storm(struct host *h, gconstpointer unused)
 
 	(void)unused;
 	vm_boot(vm, CODE);
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 100; i++) {
 		uint64_t counter;
 
 		kvm_vm_run(vm);
@@ -159,11 +159,11 @@ static void test_pause_storm(struct host *h, gconstpointer unused)
 		g_assert_cmpuint(h->data->counter, ==, counter);
 	}
 	/* not even entered yet */
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 100; i++) {
 		kvm_vm_run(vm);
 		kvm_vm_pause(vm);
 	}
-	g_test_message("longest of 300 pauses %.1f us", (double)longest / 1000);
+	g_test_message("longest of 100 pauses %.1f us", (double)longest / 1000);
 	g_assert_false(h->string_broken);
 	g_assert_cmpuint(h->n_string, >, 16);
 	g_assert_cmpuint(h->n_mmio_writes, >, 0);
@@ -179,7 +179,7 @@ static void test_back_and_forth(struct host *h, gconstpointer unused)
 
 	(void)unused;
 	vm_boot(vm, CODE);
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < 10; i++) {
 		g_autoptr(GBytes) bytes = NULL;
 		struct kvm_vm *next = vm_new(h);
 		uint64_t counter;

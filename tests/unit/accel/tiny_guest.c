@@ -62,7 +62,7 @@ __asm__(
 	"	jmp .Lround\n"
 	".Larm:\n"
 	"	rdtsc\n"
-	"	add $100000, %eax\n"
+	"	add $1000000, %eax\n"
 	"	adc $0, %edx\n"
 	"	mov $0x6e0, %ecx\n"
 	"	wrmsr\n"

@@ -14,7 +14,8 @@
 /*
  * The guest: 64-bit code in 1 MiB of RAM, with a 2 MiB identity map, so that ROM at 1 MiB and a
  * device at 1.5 MiB are in reach.  Each round it counts, looks at the TSC, and now and then touches
- * every kind of exit.  Its LAPIC timer, in TSC-deadline mode, interrupts it every 100 000 ticks.
+ * every kind of exit.  Its LAPIC timer, in TSC-deadline mode, interrupts it every million ticks:
+ * rarely enough that on a slow host it does more than take interrupts.
  */
 #define RAM_BYTES 0x100000
 #define ROM_BYTES 0x1000
