@@ -38,7 +38,6 @@ static const struct {
 	{KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
 	{KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
 	{KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-	{KVM_CAP_XCRS, "KVM_CAP_XCRS"},
 	{KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
 	{KVM_CAP_GET_TSC_KHZ, "KVM_CAP_GET_TSC_KHZ"},
 	{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
@@ -111,6 +110,7 @@ static bool kvm_read_caps(struct kvm_vm *vm, GError **error)
 {
 	struct kvm_caps *caps = &vm->caps;
 
+	caps->xcrs = kvm_cap(vm, KVM_CAP_XCRS) > 0;
 	caps->sregs2 = kvm_cap(vm, KVM_CAP_SREGS2) > 0;
 	caps->kvmclock_ctrl = kvm_cap(vm, KVM_CAP_KVMCLOCK_CTRL) > 0;
 	caps->tsc_deadline = kvm_cap(vm, KVM_CAP_TSC_DEADLINE_TIMER) > 0;

@@ -17,6 +17,7 @@
 
 /**
  * struct kvm_caps - What this host's KVM offers beyond what every VM needs
+ * @xcrs:	KVM_GET_XCRS: the processor has XSAVE
  * @sregs2:	KVM_GET_SREGS2
  * @x2apic_format: 32-bit APIC ids are on: MSI address bits 39:32 must be zero
  * @exception_payload, @triple_fault: shown in struct kvm_vcpu_events
@@ -28,6 +29,7 @@
  * @host_tsc_khz: the frequency that new vCPUs get
  */
 struct kvm_caps {
+	bool xcrs;
 	bool sregs2;
 	bool x2apic_format;
 	bool exception_payload;

@@ -69,6 +69,20 @@ static bool xsave_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GErro
 	return KVM_IOCTL(vcpu->fd, KVM_SET_XSAVE, (void *)s->xsave, error);
 }
 
+/* A processor without XSAVE has no XCR0. */
+static bool xcrs_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
+{
+	s->xcrs.nr_xcrs = 0;
+	return !vcpu->vm->caps.xcrs || KVM_IOCTL(vcpu->fd, KVM_GET_XCRS, &s->xcrs, error);
+}
+
+static bool xcrs_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
+{
+	if (!vcpu->vm->caps.xcrs && s->xcrs.nr_xcrs == 0)
+		return true;
+	return KVM_IOCTL(vcpu->fd, KVM_SET_XCRS, (void *)&s->xcrs, error);
+}
+
 /* ---- nested virtualization ---- */
 
 static bool nested_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
@@ -238,8 +252,7 @@ bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **erro
 	return mp_state_capture(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_GET_VCPU_EVENTS, &s->events, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_GET_REGS, &s->regs, error) &&
-	       sregs_capture(vcpu, s, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_GET_XCRS, &s->xcrs, error) &&
+	       sregs_capture(vcpu, s, error) && xcrs_capture(vcpu, s, error) &&
 	       xsave_capture(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_GET_DEBUGREGS, &s->debugregs, error) &&
 	       tsc_capture(vcpu, s, error) && kvm_msrs_capture(vcpu, s, error) &&
@@ -271,8 +284,7 @@ bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_
 	       kvm_msr_apply_one(vcpu, s, KVM_MSR_FEAT_CTL, error) &&
 	       nested_apply(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_SET_REGS, (void *)&s->regs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_XCRS, (void *)&s->xcrs, error) &&
-	       xsave_apply(vcpu, s, error) &&
+	       xcrs_apply(vcpu, s, error) && xsave_apply(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_SET_LAPIC, (void *)&s->lapic, error) &&
 	       (!set_time || tsc_apply(vcpu, s, error)) && kvm_msrs_apply(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_SET_DEBUGREGS, (void *)&s->debugregs, error) &&
