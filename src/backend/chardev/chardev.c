@@ -353,6 +353,13 @@ bool chardev_link_connected(const struct chardev_link *link)
 	return connected;
 }
 
+bool chardev_link_has_focus(const struct chardev_link *link)
+{
+	const struct chardev *chardev = link->chardev;
+
+	return chardev->links[MIN(chardev->state->mux_focus, chardev->n_links - 1)] == link;
+}
+
 bool chardev_link_is_terminal(const struct chardev_link *link)
 {
 	return link->chardev->terminal;

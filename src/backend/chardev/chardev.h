@@ -131,6 +131,9 @@ void chardev_accept_input(struct chardev_link *link);
 /** chardev_link_connected() - Whether a peer is there. */
 bool chardev_link_connected(const struct chardev_link *link);
 
+/** chardev_link_has_focus() - Whether input goes to this frontend: always, unless multiplexed. */
+bool chardev_link_has_focus(const struct chardev_link *link);
+
 /** chardev_link_is_terminal() - Whether the peer is a terminal in raw mode (stdio, pty, tty). */
 bool chardev_link_is_terminal(const struct chardev_link *link);
 

@@ -1,0 +1,59 @@
+// The monitors of a process: sessions on chardevs, and what they all are told.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <glib.h>
+#include <jansson.h>
+
+#include "base/cleanup.h"
+#include "cpr/update.h"
+
+/**
+ * DOC: Theory of operation
+ *
+ * A session is one -mon: a QMP or HMP protocol engine as the frontend of a chardev.  A chardev that
+ * only monitors use is opened here; one that is shared with a device (mux=on) comes from the
+ * machine, as soon as there is one.
+ *
+ * Commands are rows of tables (monitor/command.h).  A session turns its input into a row and
+ * arguments, and the result back into bytes; that is all it does.  What happens by itself reaches
+ * every session as an event.
+ *
+ * Over an exec the sessions go on: the chardev's connection crosses as a descriptor, and what the
+ * session knows (negotiated, half a command) as a described struct, saved and loaded by the hooks
+ * in struct update_extra.  Saving stops the input; a look every few milliseconds finds out whether
+ * this process is still here because the update failed, and lets it go on.  Over a transfer the old
+ * process keeps its sessions, and the new one has those of its command line.
+ *
+ * Context: main thread for everything.
+ */
+struct monitors;
+
+/**
+ * monitors_new() - Open every monitor of the configuration; silent until monitors_start()
+ * @update:	Outlives the monitors
+ * @quit:	Called by quit when its reply is on its way: end with QMP's SHUTDOWN reason @reason.
+ *		With a machine that is machine_shutdown(), without one the end of the main loop
+ *
+ * After update_new() and before update_start(), whose loading of a state they take part in.
+ * Return: NULL with @error set.
+ */
+struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, const char *reason),
+			      void *opaque, GError **error);
+
+/** monitors_start() - Greet who is there, take input.  After update_start(). */
+void monitors_start(struct monitors *monitors);
+
+/** monitors_free() - Flush and close; accepts NULL.  Before update_free(). */
+void monitors_free(struct monitors *monitors);
+DEFINE_CLEANUP(monitors, monitors_free)
+
+/** monitors_emit() - Send the QMP event @name to every session that negotiated; @data borrowed. */
+void monitors_emit(struct monitors *monitors, const char *name, json_t *data);
+
+/** monitors_update() - The update front they were made with. */
+struct update *monitors_update(struct monitors *monitors);
+
+/** monitors_request_quit() - What the quit command does after its reply. */
+void monitors_request_quit(struct monitors *monitors);
