@@ -205,22 +205,29 @@ static bool port_announce(struct virtio_serial *serial, uint32_t nr)
 	return true;
 }
 
+/* Return: false if a message waits for a buffer. */
+static bool serial_announce_all(struct virtio_serial *serial)
+{
+	for (uint32_t nr = 0; nr < serial->props.max_ports; nr++)
+		if (serial->ports[nr] && serial->state.ports[nr].announce &&
+		    !port_announce(serial, nr))
+			return false;
+	return true;
+}
+
 static void serial_announce(struct virtio_serial *serial)
 {
 	struct virtio_device *vdev = &serial->vdev;
-	bool any = false;
+	struct virtqueue *ring = &vdev->queues[CONTROL_RX].ring;
+	bool all = false;
 
-	if (!serial->state.guest_ready || !virtio_queue_live(vdev, CONTROL_RX))
-		return;
-	for (uint32_t nr = 0; nr < serial->props.max_ports; nr++) {
-		if (!serial->ports[nr] || !serial->state.ports[nr].announce)
-			continue;
-		any = true;
-		if (!port_announce(serial, nr))
+	while (!all && serial->state.guest_ready && virtio_queue_live(vdev, CONTROL_RX)) {
+		all = serial_announce_all(serial);
+		virtio_notify(vdev, CONTROL_RX);
+		/* The next buffer is to be announced, unless it is there by now. */
+		if (!all && virtio_queue_live(vdev, CONTROL_RX) && !virtqueue_listen(ring))
 			break;
 	}
-	if (any && virtio_queue_live(vdev, CONTROL_RX))
-		virtio_notify(vdev, CONTROL_RX);
 }
 
 /* ---- control messages from the guest ---- */
