@@ -15,7 +15,7 @@
 #define ENVELOPE_PROTOCOL 1
 
 /* Members that are numbers of descriptors outside the store. */
-static const char *const fd_members[] = {"state-fd", "exec-fd", "holder-fd"};
+static const char *const fd_members[] = {"state-fd", "sessions-fd", "exec-fd", "holder-fd"};
 
 bool envelope_found(void)
 {
@@ -30,6 +30,7 @@ void envelope_free(struct envelope *envelope)
 	g_clear_pointer(&envelope->manifest, g_bytes_unref);
 	json_decref(envelope->json);
 	fd_close(&envelope->state_fd);
+	fd_close(&envelope->sessions_fd);
 	fd_close(&envelope->exec_fd);
 	fd_close(&envelope->holder_fd);
 	g_free(envelope);
@@ -106,6 +107,9 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 	envelope->state_fd = claim_fd(json, "state-fd", error);
 	if (envelope->state_fd < 0)
 		return false;
+	envelope->sessions_fd = claim_fd(json, "sessions-fd", error);
+	if (envelope->sessions_fd < 0)
+		return false;
 	envelope->exec_fd = claim_fd(json, "exec-fd", error);
 	if (envelope->exec_fd < 0)
 		return false;
@@ -130,7 +134,8 @@ struct envelope *envelope_read(GError **error)
 {
 	autoptr(envelope) envelope = g_new0(struct envelope, 1);
 
-	envelope->state_fd = envelope->exec_fd = envelope->holder_fd = -1;
+	envelope->state_fd = envelope->sessions_fd = -1;
+	envelope->exec_fd = envelope->holder_fd = -1;
 	envelope->json = read_json(error);
 	if (!envelope->json || !envelope_fill(envelope, error))
 		return NULL;

@@ -20,7 +20,8 @@
  *   protocol	1
  *   offer	as on the cpr channel (offer.h)
  *   fds	the manifest of the exported descriptors, base64
- *   state-fd	a sealed memfd with the state stream
+ *   state-fd	a sealed memfd with the VM's state stream
+ *   sessions-fd	a sealed memfd with that of the process (monitor sessions)
  *   exec-fd	the old executable, to go back to
  *   argv	the old arguments
  *   holder-fd, holder-pid	the pipe that ends the holder, and its pid (holder.h)
@@ -44,6 +45,7 @@ struct envelope {
 	struct offer *offer;
 	GBytes *manifest;
 	int state_fd;
+	int sessions_fd;
 	int exec_fd;
 	int holder_fd;
 	pid_t holder_pid;

@@ -23,7 +23,7 @@
  * @probe:	The new program being asked
  * @holder:	Keeps the old address space
  * @store:	What crosses
- * @state_fd:	Sealed memfd with the state
+ * @state_fd, @sessions_fd: Sealed memfds with the VM's state, and the process's
  * @envelope, @envelope_fd, @env: For the new program
  */
 struct exec_source {
@@ -37,6 +37,7 @@ struct exec_source {
 	struct holder holder;
 	struct fdstore *store;
 	int state_fd;
+	int sessions_fd;
 	json_t *envelope;
 	int envelope_fd;
 	char **env;
@@ -159,7 +160,13 @@ static enum stage_result es_store(void *ctx, GError **error)
 		return STAGE_FAILED;
 	}
 	es->state_fd = state_bytes_seal(es->base.state, "molt-state", error);
-	return es->state_fd >= 0 ? STAGE_DONE : STAGE_FAILED;
+	if (es->state_fd < 0)
+		return STAGE_FAILED;
+	es->sessions_fd = state_bytes_seal(es->base.sessions, "molt-sessions", error);
+	if (es->sessions_fd >= 0)
+		return STAGE_DONE;
+	fd_close(&es->state_fd);
+	return STAGE_FAILED;
 }
 
 static void es_unstore(void *ctx)
@@ -167,6 +174,7 @@ static void es_unstore(void *ctx)
 	struct exec_source *es = ctx;
 
 	fd_close(&es->state_fd);
+	fd_close(&es->sessions_fd);
 }
 
 static json_t *argv_json(char *const *argv)
@@ -182,12 +190,12 @@ static json_t *envelope_json(struct exec_source *es)
 {
 	struct update *update = es->base.update;
 
-	return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:o, s:I, s:o, s:b, s:o, s:s?}", "offer",
-			 outgoing_offer(&es->base), "argv", argv_json(update->argv), "state-fd",
-			 es->state_fd, "exec-fd", es->exec_fd, "holder-fd", es->holder.pipe,
-			 "holder-pid", (int)es->holder.pid, "record",
-			 update_record_to_json(update->record), "begun-ns",
-			 (json_int_t)update->progress.begun_ns, "parameters",
+	return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:o, s:b, s:o, s:s?}",
+			 "offer", outgoing_offer(&es->base), "argv", argv_json(update->argv),
+			 "state-fd", es->state_fd, "sessions-fd", es->sessions_fd, "exec-fd",
+			 es->exec_fd, "holder-fd", es->holder.pipe, "holder-pid",
+			 (int)es->holder.pid, "record", update_record_to_json(update->record),
+			 "begun-ns", (json_int_t)update->progress.begun_ns, "parameters",
 			 migration_parameters_query(&update->parameters), "downtime-limit-set",
 			 update->parameters.limit_set, "capabilities",
 			 migration_capabilities_query(&update->capabilities), "pidfile",
@@ -279,13 +287,13 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
 	struct exec_source *es = g_new0(struct exec_source, 1);
 
 	es->base.free = es_free;
-	es->file = es->exec_fd = es->state_fd = es->envelope_fd = -1;
+	es->file = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
 	es->holder.pipe = -1;
 	if (!outgoing_init(&es->base, update, &exec_source_table, channels, error)) {
 		g_free(es);
 		return false;
 	}
-	es->base.with_monitors = true;
+	es->base.with_sessions = true;
 	es->base.run.finished = es_finished;
 	update->record->new_pid = getpid();
 	stage_run_start(&es->base.run);

@@ -109,6 +109,21 @@ static bool all_taken(const struct fdstore *store, GError **error)
 	       error_set_generic(error, "descriptors that nobody here wants: %s", left->str);
 }
 
+/* Monitors go on first, so that they can be used while the main channel is waited for. */
+static bool load_sessions(struct exec_target *et, GError **error)
+{
+	const struct update_extra *extra = &et->base.update->extra;
+	g_autoptr(GBytes) bytes = state_bytes_map(et->envelope->sessions_fd, error);
+	autoptr(state_reader) reader = bytes ? state_reader_open(bytes, error) : NULL;
+
+	return reader && (!extra->load || extra->load(extra->opaque, reader, error));
+}
+
+static enum stage_result et_sessions(void *ctx, GError **error)
+{
+	return load_sessions(ctx, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
 static enum stage_result et_build(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
@@ -211,12 +226,13 @@ static enum stage_result et_run(void *ctx, GError **error)
 
 /* clang-format off */
 static const struct stage exec_target_stages[] = {
-	{ "build",  0, false, et_build,  NULL },
-	{ "main",   0, false, et_main,   NULL },
-	{ "state",  0, false, et_state,  NULL },
-	{ "load",   0, false, et_load,   NULL },
-	{ "commit", 0, false, et_commit, NULL },
-	{ "run",    0, true,  et_run,    NULL },
+	{ "sessions", 0, false, et_sessions, NULL },
+	{ "build",    0, false, et_build,    NULL },
+	{ "main",     0, false, et_main,     NULL },
+	{ "state",    0, false, et_state,    NULL },
+	{ "load",     0, false, et_load,     NULL },
+	{ "commit",   0, false, et_commit,   NULL },
+	{ "run",      0, true,  et_run,      NULL },
 };
 /* clang-format on */
 

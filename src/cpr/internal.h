@@ -90,7 +90,7 @@ extern const struct state_desc update_state_desc;
 /** update_machine_ready() - There is a machine now: tell who waits. */
 void update_machine_ready(struct update *update);
 
-/** update_load() - Load the machine and the monitors from @state, which must be the offer's. */
+/** update_load() - Load the machine from @state, which must be the offer's. */
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
 
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
@@ -112,8 +112,9 @@ void update_log_record(const struct update *update);
  * @free:	Frees the whole struct
  * @was_running, @prior: What the guest was when it was paused
  * @paused, @quiesced: Whether there is something to undo
- * @with_monitors: Their sessions cross too
- * @state:	The saved stream
+ * @with_sessions: What belongs to the process (struct update_extra) crosses too
+ * @state:	The saved stream of the VM
+ * @sessions:	The saved stream of the process; NULL without @with_sessions
  * @cancelled:	The failure is migrate_cancel's
  */
 struct outgoing {
@@ -126,8 +127,9 @@ struct outgoing {
 	enum runstate prior;
 	bool paused;
 	bool quiesced;
-	bool with_monitors;
+	bool with_sessions;
 	GBytes *state;
+	GBytes *sessions;
 	bool cancelled;
 };
 

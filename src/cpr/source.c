@@ -52,7 +52,7 @@ void outgoing_clear(struct outgoing *out)
 {
 	stage_run_clear(&out->run);
 	migration_channels_clear(&out->channels);
-	g_clear_pointer(&out->state, g_bytes_unref);
+	source_unsave(out);
 }
 
 json_t *outgoing_offer(struct outgoing *out)
@@ -153,21 +153,33 @@ static bool add_update_section(struct outgoing *out, struct state_writer *writer
 	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);
 }
 
+static GBytes *save_sessions(struct outgoing *out, GError **error)
+{
+	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
+	const struct update_extra *extra = &out->update->extra;
+
+	if (extra->save && !extra->save(extra->opaque, writer, error))
+		return NULL;
+	return state_writer_finish(writer, error);
+}
+
 enum stage_result source_save(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
 	struct update *update = out->update;
 	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
-	const struct update_extra *extra = out->with_monitors ? &update->extra : NULL;
 
 	migration_progress_set(&update->progress, MIGRATION_DEVICE);
 	if (!add_update_section(out, writer, error) ||
-	    !machine_save(update->machine, writer, error) ||
-	    (extra && extra->save && !extra->save(extra->opaque, writer, error)))
+	    !machine_save(update->machine, writer, error))
 		return STAGE_FAILED;
 	out->state = state_writer_finish(writer, error);
-	if (!out->state)
+	if (out->state && out->with_sessions)
+		out->sessions = save_sessions(out, error);
+	if (!out->state || (out->with_sessions && !out->sessions)) {
+		source_unsave(out);
 		return STAGE_FAILED;
+	}
 	update->progress.state_bytes = g_bytes_get_size(out->state);
 	return STAGE_DONE;
 }
@@ -177,4 +189,5 @@ void source_unsave(void *ctx)
 	struct outgoing *out = ctx;
 
 	g_clear_pointer(&out->state, g_bytes_unref);
+	g_clear_pointer(&out->sessions, g_bytes_unref);
 }

@@ -38,11 +38,9 @@ static bool check_session(struct state_reader *reader, const struct offer *offer
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error)
 {
 	autoptr(state_reader) reader = state_reader_open(state, error);
-	const struct update_extra *extra = &update->extra;
 
 	/* The machine comes last: it fails if a section is left that nobody took. */
 	if (reader && check_session(reader, offer, error) &&
-	    (!extra->load || extra->load(extra->opaque, reader, error)) &&
 	    machine_load(update->machine, reader, error))
 		return true;
 	g_prefix_error(error, "load of migration failed: ");

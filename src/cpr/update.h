@@ -24,8 +24,8 @@ struct update;
 /**
  * struct update_extra - State above this layer that crosses an exec (monitor sessions)
  * @save:	Called with the guest paused: add sections and descriptors
- * @load:	Called in the new process just before the machine is loaded; takes its sections from
- *		@reader (a section that nobody takes fails the load, unless it is optional)
+ * @load:	Called in the new process by update_start(), before anything else; what nobody takes
+ *		is dropped.  The sections are in a stream of their own, not in the VM's
  */
 struct update_extra {
 	bool (*save)(void *opaque, struct state_writer *writer, GError **error);
