@@ -158,6 +158,7 @@ uint32_t loader_memory_map(const struct loader_target *target, struct loader_ran
 	map[n++] = (struct loader_range){LAYOUT_ACPI, MIB - LAYOUT_ACPI, LOADER_RESERVED};
 	map[n++] = (struct loader_range){MIB, target->low_end - MIB, LOADER_RAM};
 	map[n++] = (struct loader_range){LAYOUT_ECAM, LAYOUT_ECAM_SIZE, LOADER_RESERVED};
+	map[n++] = (struct loader_range){KVM_RESERVED_GPA, KVM_RESERVED_GPA_BYTES, LOADER_RESERVED};
 	if (target->high_size_bytes)
 		map[n++] =
 			(struct loader_range){LAYOUT_HIGH_RAM, target->high_size_bytes, LOADER_RAM};

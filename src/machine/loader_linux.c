@@ -37,13 +37,15 @@ bool loader_is_linux(const uint8_t *head, size_t len)
 	return header.boot_flag == BOOT_FLAG && header.header == SETUP_MAGIC;
 }
 
-/* Identity map of the first 4 GiB with 2 MiB pages, and a GDT with the segments of the protocol. */
+/* The segments of the protocol: __BOOT_CS is 0x10, __BOOT_DS 0x18. */
+static const uint64_t boot_gdt[] = {0, 0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL};
+
+/* Identity map of the first 4 GiB with 2 MiB pages, and the GDT. */
 static bool write_cpu_tables(const struct loader_target *target, GError **error)
 {
-	static const uint64_t gdt[] = {0, 0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL};
 	uint64_t *tables = guest_memory_map(target->memory, LAYOUT_PAGE_TABLES, 6 * 4 * KIB, true);
 
-	if (!tables || !guest_memory_write(target->memory, LAYOUT_GDT, gdt, sizeof(gdt)))
+	if (!tables || !guest_memory_write(target->memory, LAYOUT_GDT, boot_gdt, sizeof(boot_gdt)))
 		return error_set_generic(error, "no RAM below 640 KiB for the boot tables");
 	memset(tables, 0, 6 * 4 * KIB);
 	tables[0] = (LAYOUT_PAGE_TABLES + 0x1000) | PTE_PRESENT_RW;
@@ -150,6 +152,8 @@ bool loader_load_linux(struct loader *loader, const struct loader_target *target
 		.rsp = LAYOUT_STACK,
 		.rsi = LAYOUT_BOOT_PARAMS,
 		.cr3 = LAYOUT_PAGE_TABLES,
+		.gdt_gpa = LAYOUT_GDT,
+		.gdt_bytes = sizeof(boot_gdt),
 		.long_mode = true,
 	};
 	return true;

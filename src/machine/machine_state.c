@@ -201,6 +201,22 @@ static bool parse_all(struct machine *machine, struct state_txn *txn, struct mac
 	return true;
 }
 
+/* All routes of all devices in one call to the kernel: each change costs it a grace period. */
+static bool apply_devices(struct machine *machine, GError **error)
+{
+	bool ok = true;
+
+	kvm_vm_hold_routes(machine->kvm);
+	for (guint i = 0; ok && i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+
+		ok = !dev->ops->apply || dev->ops->apply(dev, error);
+		if (!ok)
+			g_prefix_error(error, "%s/%s: ", dev->path, dev->ops->name);
+	}
+	return kvm_vm_release_routes(machine->kvm, ok ? error : NULL) && ok;
+}
+
 bool machine_load(struct machine *machine, struct state_reader *reader, GError **error)
 {
 	autoptr(state_txn) txn = state_txn_new(reader);
@@ -211,15 +227,7 @@ bool machine_load(struct machine *machine, struct state_reader *reader, GError *
 		return false;
 	machine->loaded_runstate = runstate_from_name((const char *)state->runstate);
 	machine->requests = state->requests;
-	for (guint i = 0; i < machine->devices->len; i++) {
-		struct device *dev = machine->devices->pdata[i];
-
-		if (dev->ops->apply && !dev->ops->apply(dev, error)) {
-			g_prefix_error(error, "%s/%s: ", dev->path, dev->ops->name);
-			return false;
-		}
-	}
-	return kvm_vm_apply(machine->kvm, error);
+	return apply_devices(machine, error) && kvm_vm_apply(machine->kvm, error);
 }
 
 static void note_blocker(GPtrArray *blockers, GError **first, GError *reason)

@@ -3,6 +3,7 @@
 #include "payload.h"
 
 #define TRAMPOLINE    0x8000
+#define APIC_SVR      (*(volatile uint32_t *)0xfee000f0)
 #define APIC_ICR_LOW  (*(volatile uint32_t *)0xfee00300)
 #define APIC_ICR_HIGH (*(volatile uint32_t *)0xfee00310)
 
@@ -34,6 +35,7 @@ void payload_main(void *info)
 	volatile char *to = (volatile char *)TRAMPOLINE;
 
 	payload_begin();
+	APIC_SVR = 0x1ff; /* software enable */
 	for (const char *p = trampoline_start; p < trampoline_end; p++)
 		*to++ = *p;
 	for (uint32_t cpu = 1; cpu < n_cpus && cpu < 64; cpu++) {

@@ -116,7 +116,7 @@ static void test_linux(struct fixture *f, gconstpointer data)
 	g_assert_cmpuint(params->hdr.ramdisk_size, ==, 6);
 	g_assert_cmpmem(f->block->host + params->hdr.ramdisk_image, 6, "initrd", 6);
 	g_assert_cmpuint(params->acpi_rsdp_addr, ==, LAYOUT_ACPI);
-	g_assert_cmpuint(params->e820_entries, ==, 4);
+	g_assert_cmpuint(params->e820_entries, ==, 5);
 	g_assert_cmpuint(pml4[0] & ~0xfffULL, ==, LAYOUT_PAGE_TABLES + 0x1000);
 }
 
