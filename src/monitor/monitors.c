@@ -6,10 +6,14 @@
 
 #include "backend/chardev/chardev_set.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "machine/machine.h"
 #include "monitor/session.h"
+
+/* The stream with the sessions' state, in the fd registry beside their connections. */
+#define MONITORS_STATE CHARDEV_MONITOR_PREFIX "state"
 
 /* How soon after a failed update the sessions go on. */
 #define MONITORS_ASK_MS 10
@@ -19,7 +23,9 @@
  * @sessions:	struct session *
  * @machine:	Whose events are listened to; NULL: none yet
  * @started:	monitors_start() was called
+ * @state_fd:	The stream that a successor reads, -1 but between saving and exec
  * @ask:	After saving: looks whether the update that saved has failed
+ * @handed:	What a predecessor left, for sessions as they are opened; NULL: nothing
  */
 struct monitors {
 	struct update *update;
@@ -29,7 +35,9 @@ struct monitors {
 	GPtrArray *sessions;
 	struct machine *machine;
 	bool started;
+	int state_fd;
 	GSource *ask;
+	struct state_reader *handed;
 };
 
 struct update *monitors_update(struct monitors *monitors)
@@ -84,6 +92,46 @@ static void monitors_update_event(void *opaque, const char *event, json_t *data)
 	monitors_emit(opaque, event, data);
 }
 
+/* ---- what crosses an exec ---- */
+
+static char *section_name(const struct session *session, const char *what)
+{
+	return g_strdup_printf("monitor/%s/%s", chardev_id(session->chardev), what);
+}
+
+static struct state_desc chardev_desc(void)
+{
+	struct state_desc desc = chardev_state_desc;
+
+	/* A successor may have other monitors. */
+	desc.flags |= STATE_OPTIONAL;
+	return desc;
+}
+
+static bool session_read_sections(struct session *session, struct state_reader *reader,
+				  GError **error)
+{
+	g_autofree struct monitor_session_state *state = g_new0(struct monitor_session_state, 1);
+	g_autofree char *session_section = section_name(session, "session");
+	g_autofree char *chardev_section = section_name(session, "chardev");
+	struct state_desc desc = chardev_desc();
+
+	if (session->own && session->instance == 0 &&
+	    state_reader_find(reader, chardev_section, 0, NULL) &&
+	    !state_reader_load(reader, chardev_section, 0, &desc, NULL,
+			       chardev_state(session->chardev), error))
+		return false;
+	if (!state_reader_find(reader, session_section, session->instance, NULL))
+		return true;
+	if (!state_reader_load(reader, session_section, session->instance, &monitor_session_desc,
+			       NULL, state, error))
+		return false;
+	/* State of a client that is not there any more is of no use to the next one. */
+	if (chardev_link_continues(session->link))
+		session_load(session, state);
+	return true;
+}
+
 /* ---- sessions ---- */
 
 static struct session *monitors_find(struct monitors *monitors, const char *chardev,
@@ -105,6 +153,7 @@ static bool monitors_open(struct monitors *monitors, const struct monitor_config
 	struct update *update = monitors->update;
 	struct chardev *chardev = chardev_set_open(monitors->chardevs, update_config(update),
 						   config->chardev, update_fds(update), error);
+	g_autoptr(GError) ignored = NULL;
 	struct session *session;
 
 	if (!chardev)
@@ -117,33 +166,50 @@ static bool monitors_open(struct monitors *monitors, const struct monitor_config
 	session->instance = instance;
 	session->own = own;
 	g_ptr_array_add(monitors->sessions, session);
+	if (monitors->handed && !session_read_sections(session, monitors->handed, &ignored))
+		log_warn("a monitor's client has to begin anew: %s", ignored->message);
 	if (own && monitors->started)
 		chardev_resume(chardev);
 	return true;
 }
 
-/* Open what can be opened and is not open yet: shared chardevs need the machine. */
-static bool monitors_open_all(struct monitors *monitors, GError **error)
+/* Open the configuration's monitor @index, unless it is open.  Those on shared chardevs have to
+ * wait for the machine, and only those are left to be opened when it comes. */
+static bool monitors_open_index(struct monitors *monitors, guint index, GError **error)
 {
 	const struct vm_config *config = update_config(monitors->update);
+	const struct monitor_config *monitor = config->monitors->pdata[index];
+	bool own = chardev_is_monitors(config, monitor->chardev);
+	unsigned int instance = 0;
 
-	for (guint i = 0; i < config->monitors->len; i++) {
-		const struct monitor_config *monitor = config->monitors->pdata[i];
-		bool own = chardev_is_monitors(config, monitor->chardev);
-		unsigned int instance = 0;
+	for (guint i = 0; i < index; i++) {
+		const struct monitor_config *other = config->monitors->pdata[i];
 
-		for (guint k = 0; k < i; k++) {
-			const struct monitor_config *other = config->monitors->pdata[k];
+		instance += strcmp(other->chardev, monitor->chardev) == 0;
+	}
+	if (monitors_find(monitors, monitor->chardev, instance) ||
+	    (own ? monitors->machine != NULL : !update_machine(monitors->update)) ||
+	    monitors_open(monitors, monitor, instance, own, error))
+		return true;
+	g_prefix_error(error, "monitor: ");
+	return false;
+}
 
-			instance += strcmp(other->chardev, monitor->chardev) == 0;
-		}
-		if (monitors_find(monitors, monitor->chardev, instance) ||
-		    (!own && !update_machine(monitors->update)))
+/* The guest of a predecessor is worth more than a monitor: with @keep_going failures are logged. */
+static bool monitors_open_all(struct monitors *monitors, bool keep_going, GError **error)
+{
+	const GPtrArray *configs = update_config(monitors->update)->monitors;
+
+	for (guint i = 0; i < configs->len; i++) {
+		g_autoptr(GError) failure = NULL;
+
+		if (monitors_open_index(monitors, i, &failure))
 			continue;
-		if (!monitors_open(monitors, monitor, instance, own, error)) {
-			g_prefix_error(error, "monitor: ");
+		if (!keep_going) {
+			g_propagate_error(error, g_steal_pointer(&failure));
 			return false;
 		}
+		log_error("%s", failure->message);
 	}
 	return true;
 }
@@ -151,29 +217,18 @@ static bool monitors_open_all(struct monitors *monitors, GError **error)
 static void monitors_machine_ready(void *opaque, struct machine *machine)
 {
 	struct monitors *monitors = opaque;
-	g_autoptr(GError) error = NULL;
 
 	monitors->machine = machine;
 	machine_add_listener(machine, monitors_machine_event, monitors);
-	/* The guest is worth more than a monitor: go on without. */
-	if (!monitors_open_all(monitors, &error))
-		log_error("%s", error->message);
+	monitors_open_all(monitors, true, NULL);
 }
 
 /* ---- update ---- */
 
-static char *section_name(const struct session *session, const char *what)
+static void monitors_unsave(struct monitors *monitors)
 {
-	return g_strdup_printf("monitor/%s/%s", chardev_id(session->chardev), what);
-}
-
-static struct state_desc chardev_desc(void)
-{
-	struct state_desc desc = chardev_state_desc;
-
-	/* A successor may have other monitors. */
-	desc.flags |= STATE_OPTIONAL;
-	return desc;
+	fd_withdraw(update_fds(monitors->update), MONITORS_STATE);
+	fd_close(&monitors->state_fd);
 }
 
 static gboolean monitors_ask(void *opaque)
@@ -183,6 +238,7 @@ static gboolean monitors_ask(void *opaque)
 	if (update_active(monitors->update))
 		return G_SOURCE_CONTINUE;
 	loop_unwatch(&monitors->ask);
+	monitors_unsave(monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
 
@@ -209,9 +265,24 @@ static bool session_write_sections(struct session *session, struct state_writer 
 				error);
 }
 
+static GBytes *monitors_stream(struct monitors *monitors, GError **error)
+{
+	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
+
+	for (guint i = 0; i < monitors->sessions->len; i++)
+		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
+			return NULL;
+	return state_writer_finish(writer, error);
+}
+
+/*
+ * A stream of their own in a descriptor, not sections among the machine's: a successor that waits
+ * for migrate-incoming needs its clients' state before it loads the machine's.
+ */
 static bool monitors_save(void *opaque, struct state_writer *writer, GError **error)
 {
 	struct monitors *monitors = opaque;
+	g_autoptr(GBytes) stream = NULL;
 
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
@@ -221,42 +292,30 @@ static bool monitors_save(void *opaque, struct state_writer *writer, GError **er
 	}
 	if (!monitors->ask)
 		monitors->ask = loop_after_ms(MONITORS_ASK_MS, monitors_ask, monitors);
-	for (guint i = 0; i < monitors->sessions->len; i++)
-		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
-			return false;
-	return true;
+	stream = monitors_stream(monitors, error);
+	if (!stream)
+		return false;
+	monitors_unsave(monitors);
+	monitors->state_fd = state_bytes_seal(stream, "molt-monitors", error);
+	return monitors->state_fd >= 0 && fd_publish(update_fds(monitors->update), MONITORS_STATE,
+						     FD_CHAR, monitors->state_fd, error);
 }
 
-static bool session_read_sections(struct session *session, struct state_reader *reader,
-				  GError **error)
+/* A stream that is missing or damaged costs the clients a greeting, not the guest its life. */
+static void monitors_take_handed(struct monitors *monitors)
 {
-	g_autofree struct monitor_session_state *state = g_new0(struct monitor_session_state, 1);
-	g_autofree char *session_section = section_name(session, "session");
-	g_autofree char *chardev_section = section_name(session, "chardev");
-	struct state_desc desc = chardev_desc();
+	g_autoptr(GError) error = NULL;
+	autofd int fd = fd_inherit(update_fds(monitors->update), MONITORS_STATE, FD_CHAR, &error);
+	g_autoptr(GBytes) stream = NULL;
 
-	if (session->own && session->instance == 0 &&
-	    state_reader_find(reader, chardev_section, 0, NULL) &&
-	    !state_reader_load(reader, chardev_section, 0, &desc, NULL,
-			       chardev_state(session->chardev), error))
-		return false;
-	if (!state_reader_find(reader, session_section, session->instance, NULL))
-		return true;
-	if (!state_reader_load(reader, session_section, session->instance, &monitor_session_desc,
-			       NULL, state, error))
-		return false;
-	session_load(session, state);
-	return true;
-}
-
-static bool monitors_load(void *opaque, struct state_reader *reader, GError **error)
-{
-	struct monitors *monitors = opaque;
-
-	for (guint i = 0; i < monitors->sessions->len; i++)
-		if (!session_read_sections(monitors->sessions->pdata[i], reader, error))
-			return false;
-	return true;
+	if (fd >= 0) {
+		fd_withdraw(update_fds(monitors->update), MONITORS_STATE);
+		stream = state_bytes_map(fd, &error);
+	}
+	if (stream)
+		monitors->handed = state_reader_open(stream, &error);
+	if (error)
+		log_warn("the monitors' clients have to begin anew: %s", error->message);
 }
 
 /* ---- life ---- */
@@ -265,14 +324,16 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 			      void *opaque, GError **error)
 {
 	autoptr(monitors) monitors = g_new0(struct monitors, 1);
-	const struct update_extra extra = {monitors_save, monitors_load, monitors};
+	const struct update_extra extra = {monitors_save, NULL, monitors};
 
 	monitors->update = update;
 	monitors->chardevs = update_chardevs(update);
 	monitors->quit = quit;
 	monitors->quit_opaque = opaque;
 	monitors->sessions = g_ptr_array_new();
-	if (!monitors_open_all(monitors, error))
+	monitors->state_fd = -1;
+	monitors_take_handed(monitors);
+	if (!monitors_open_all(monitors, update_fds(update)->inherited, error))
 		return NULL;
 	update_set_extra(update, &extra);
 	update_add_listener(update, monitors_update_event, monitors);
@@ -296,6 +357,8 @@ void monitors_free(struct monitors *monitors)
 	if (!monitors)
 		return;
 	loop_unwatch(&monitors->ask);
+	monitors_unsave(monitors);
+	state_reader_free(monitors->handed);
 	if (monitors->machine)
 		machine_remove_listener(monitors->machine, monitors_machine_event, monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {

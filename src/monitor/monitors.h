@@ -21,8 +21,8 @@
  * every session as an event.
  *
  * Over an exec the sessions go on: the chardev's connection crosses as a descriptor, and what the
- * session knows (negotiated, half a command) as a described struct, saved and loaded by the hooks
- * in struct update_extra.  Saving stops the input; a look every few milliseconds finds out whether
+ * session knows (negotiated, half a command) as a described struct, in a stream of the monitors'
+ * own that is a descriptor too ("monitor/state").  Saving stops the input; a look every few milliseconds finds out whether
  * this process is still here because the update failed, and lets it go on.  Over a transfer the old
  * process keeps its sessions, and the new one has those of its command line.
  *
@@ -36,7 +36,8 @@ struct monitors;
  * @quit:	Called by quit when its reply is on its way: end with QMP's SHUTDOWN reason @reason.
  *		With a machine that is machine_shutdown(), without one the end of the main loop
  *
- * After update_new() and before update_start(), whose loading of a state they take part in.
+ * After update_new() and before update_start().  In a process that goes on with a predecessor's
+ * guest a monitor that cannot be opened is logged and left out.
  * Return: NULL with @error set.
  */
 struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, const char *reason),

@@ -353,6 +353,13 @@ bool chardev_link_connected(const struct chardev_link *link)
 	return connected;
 }
 
+bool chardev_link_continues(const struct chardev_link *link)
+{
+	const struct chardev *chardev = link->chardev;
+
+	return chardev->inherited && chardev->connected && !chardev->started;
+}
+
 bool chardev_link_has_focus(const struct chardev_link *link)
 {
 	const struct chardev *chardev = link->chardev;

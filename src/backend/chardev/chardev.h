@@ -131,6 +131,13 @@ void chardev_accept_input(struct chardev_link *link);
 /** chardev_link_connected() - Whether a peer is there. */
 bool chardev_link_connected(const struct chardev_link *link);
 
+/**
+ * chardev_link_continues() - Whether the peer is one that a predecessor had
+ *
+ * Before the first chardev_resume().
+ */
+bool chardev_link_continues(const struct chardev_link *link);
+
 /** chardev_link_has_focus() - Whether input goes to this frontend: always, unless multiplexed. */
 bool chardev_link_has_focus(const struct chardev_link *link);
 

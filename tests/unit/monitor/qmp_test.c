@@ -345,6 +345,51 @@ static void test_exec(void)
 	bed_clear(&old);
 }
 
+/* A client that comes after the exec, to a listener that had nobody before it. */
+static void test_exec_without_client(void)
+{
+	struct bed old, new;
+	struct fdstore *store;
+	struct client c;
+
+	bed_init(&old, true);
+	bed_succeed(&old, &new, &store);
+	monitors_start(new.monitors);
+	client_init(&c, &new, "qmp0");
+	client_negotiate(&c);
+	client_clear(&c);
+	bed_clear(&new);
+	fdstore_free(store);
+	bed_clear(&old);
+}
+
+/* A cold start refuses what a successor goes on without. */
+static void test_cannot_open(void)
+{
+	struct bed bed;
+	struct vm_config *config = bed_prepare(&bed, NULL);
+	struct chardev_config *qmp = config->chardevs->pdata[0];
+	g_autoptr(GError) error = NULL;
+	struct fdstore *empty = fdstore_new();
+	struct client c;
+
+	g_free(qmp->path);
+	qmp->path = g_strdup("/nonexistent/qmp");
+	bed.update = fake_update_new(config, true);
+	g_assert_null(monitors_new(bed.update, bed_quit, &bed, &error));
+	g_assert_cmpstr(error->message, ==,
+			"monitor: chardev 'qmp0': cannot listen on '/nonexistent/qmp': No such "
+			"file or directory");
+	bed.update->fds.inherited = empty;
+	bed_open(&bed);
+	monitors_start(bed.monitors);
+	client_init(&c, &bed, "hmp0");
+	g_free(client_until(&c, "(qemu) "));
+	client_clear(&c);
+	bed_clear(&bed);
+	fdstore_free(empty);
+}
+
 static void test_exec_fails(void)
 {
 	struct bed old, new;
@@ -412,6 +457,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/qmp/quit", test_quit);
 	g_test_add_func("/qmp/slow-reader", test_slow_reader);
 	g_test_add_func("/qmp/exec", test_exec);
+	g_test_add_func("/qmp/exec-without-client", test_exec_without_client);
+	g_test_add_func("/qmp/cannot-open", test_cannot_open);
 	g_test_add_func("/qmp/exec-fails", test_exec_fails);
 	g_test_add_func("/qmp/state", test_state_is_described);
 	g_test_add_func("/qmp/pretty", test_pretty);
