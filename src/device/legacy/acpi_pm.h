@@ -6,9 +6,12 @@
 
 #include "device/device.h"
 
-/* Register block (ACPI 6.4 section 4.8.3); the board's FADT says the same. */
+/*
+ * Register block (ACPI 6.4 section 4.8.3); the board's FADT says the same.  It is as large as an ICH9
+ * has it: guests that know the chip compare that with what the DSDT claims.
+ */
 #define ACPI_PM_BASE 0x600
-#define ACPI_PM_SIZE 0x40
+#define ACPI_PM_SIZE 0x80
 #define ACPI_PM1_EVT 0x00 /* status, then enable: 2 bytes each */
 #define ACPI_PM1_CNT 0x04 /* 2 bytes */
 #define ACPI_PM_TMR  0x08 /* 4 bytes, 32-bit counter at 3.579545 MHz */
