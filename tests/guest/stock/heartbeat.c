@@ -14,7 +14,8 @@
  * would look like a pause.  Other lines: READY once, KMSG for unexpected kernel warnings (boot:
  * before READY, new: after it), POWER for the power button, and JSON for the commands it reads:
  * status, verify (reads every record back first), mark (restarts the longest gap), sh COMMAND (runs
- * it in a shell while the heart stands still), poweroff, reboot.
+ * it in a shell while the heart stands still), clock (as short as can be, for whoever compares it
+ * with his own when the first byte arrives), poweroff, reboot.
  *
  * The line is this program's alone: the kernel is told to print nothing but emergencies.  It is
  * the console, or what molt.line=PATH names.  molt.test=NAME chooses another program from the table
@@ -194,6 +195,11 @@ static void report_status(struct heart *heart)
 		     heart->n_cpus);
 }
 
+static void command_clock(struct heart *heart)
+{
+	console_line(&heart->console, "{\"mono_ns\":%lu}", read_clock_ns(CLOCK_MONOTONIC));
+}
+
 static void command_verify(struct heart *heart)
 {
 	disk_log_check_all(&heart->disk);
@@ -234,7 +240,8 @@ static void run_command(struct heart *heart, const char *line)
 		const char *name;
 		void (*run)(struct heart *heart);
 	} commands[] = {
-		{"status", report_status},	{"verify", command_verify}, {"mark", command_mark},
+		{"status", report_status},	{"verify", command_verify},
+		{"mark", command_mark},		{"clock", command_clock},
 		{"poweroff", command_poweroff}, {"reboot", command_reboot},
 	};
 
