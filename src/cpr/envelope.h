@@ -25,6 +25,7 @@
  *   exec-fd	the old executable, to go back to
  *   argv	the old arguments
  *   holder-fd, holder-pid	the pipe that ends the holder, and its pid (holder.h)
+ *   holders	pids of earlier ones that are still to be reaped
  *   record	the update's record so far (record.h)
  *   begun-ns	when migrate was accepted
  *   parameters, downtime-limit-set, capabilities	as the queries give them; they survive

@@ -186,16 +186,26 @@ static json_t *argv_json(char *const *argv)
 	return list;
 }
 
+static json_t *pids_json(const GArray *pids)
+{
+	json_t *list = json_array();
+
+	for (guint i = 0; i < pids->len; i++)
+		json_array_append_new(list, json_integer(g_array_index(pids, pid_t, i)));
+	return list;
+}
+
 static json_t *envelope_json(struct exec_source *es)
 {
 	struct update *update = es->base.update;
 
-	return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:o, s:b, s:o, s:s?}",
+	return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, s:o, s:s?}",
 			 "offer", outgoing_offer(&es->base), "argv", argv_json(update->argv),
 			 "state-fd", es->state_fd, "sessions-fd", es->sessions_fd, "exec-fd",
 			 es->exec_fd, "holder-fd", es->holder.pipe, "holder-pid",
-			 (int)es->holder.pid, "record", update_record_to_json(update->record),
-			 "begun-ns", (json_int_t)update->progress.begun_ns, "parameters",
+			 (int)es->holder.pid, "holders", pids_json(update->holders), "record",
+			 update_record_to_json(update->record), "begun-ns",
+			 (json_int_t)update->progress.begun_ns, "parameters",
 			 migration_parameters_query(&update->parameters), "downtime-limit-set",
 			 update->parameters.limit_set, "capabilities",
 			 migration_capabilities_query(&update->capabilities), "pidfile",

@@ -250,12 +250,23 @@ static void et_free(struct incoming *in)
 	g_free(et);
 }
 
+static void release_holders(struct exec_target *et)
+{
+	GArray *holders = et->base.update->holders;
+	const json_t *earlier = json_object_get(et->envelope->json, "holders");
+	const json_t *pid;
+	size_t i;
+
+	holder_release(holders, et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
+	json_array_foreach(earlier, i, pid) holder_release(holders, json_integer_value(pid), -1);
+}
+
 static void et_arrived(struct exec_target *et)
 {
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
-	holder_release(et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
+	release_holders(et);
 	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
 			     reason);
 	if (reason)

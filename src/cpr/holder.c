@@ -169,21 +169,39 @@ void holder_stop(struct holder *holder)
 	*holder = (struct holder){.pipe = -1};
 }
 
+/**
+ * struct holder_watch - A holder that was released and is to be reaped
+ * @holders:	Where its pid is listed
+ */
+struct holder_watch {
+	GArray *holders;
+	pid_t pid;
+};
+
 static gboolean holder_gone(int fd, GIOCondition condition, void *opaque)
 {
-	pid_t pid = GPOINTER_TO_INT(opaque);
+	struct holder_watch *watch = opaque;
 
-	(void)waitpid(pid, NULL, WNOHANG);
+	(void)waitpid(watch->pid, NULL, WNOHANG);
+	for (guint i = 0; i < watch->holders->len; i++)
+		if (g_array_index(watch->holders, pid_t, i) == watch->pid)
+			g_array_remove_index(watch->holders, i--);
+	g_array_unref(watch->holders);
+	g_free(watch);
 	close(fd);
 	return G_SOURCE_REMOVE;
 }
 
-void holder_release(pid_t pid, int pipe_fd)
+void holder_release(GArray *holders, pid_t pid, int pipe_fd)
 {
 	int fd = syscall(SYS_pidfd_open, pid, 0);
+	struct holder_watch *watch;
 
 	fd_close(&pipe_fd);
 	if (fd < 0)
 		return;
-	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, holder_gone, GINT_TO_POINTER(pid)));
+	watch = g_new(struct holder_watch, 1);
+	*watch = (struct holder_watch){g_array_ref(holders), pid};
+	g_array_append_val(holders, pid);
+	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, holder_gone, watch));
 }

@@ -41,6 +41,8 @@ void holder_stop(struct holder *holder);
 
 /**
  * holder_release() - After an exec: let it go; it is reaped from the main loop
- * @pipe:	The descriptor that came over; taken
+ * @holders:	pid_t of every holder that is still to be reaped: an exec that comes before that must
+ *		hand them on.  A reference is kept
+ * @pipe:	The descriptor that came over, taken; -1 if it was closed by an earlier program
  */
-void holder_release(pid_t pid, int pipe);
+void holder_release(GArray *holders, pid_t pid, int pipe);
