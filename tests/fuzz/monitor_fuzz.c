@@ -24,7 +24,7 @@ static void quit(void *opaque, const char *reason)
 /* A session whose output goes nowhere, on a machine that is a fake. */
 static void fuzz_session(enum monitor_kind kind, const char *greeting, struct span input)
 {
-	static const struct chardev_config null = {.kind = CHARDEV_NULL, .id = "null"};
+	static const struct chardev_config null = {.kind = CHARDEV_NULL, .id = (char *)"null"};
 	const struct monitor_config config = {.kind = kind, .chardev = (char *)"null"};
 	struct update *update = fake_update_new(vm_config_new(), true);
 	struct monitors *monitors = monitors_new(update, quit, NULL, NULL);

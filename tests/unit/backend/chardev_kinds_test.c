@@ -14,8 +14,11 @@ static void test_file(void)
 	g_autofree char *in = g_build_filename(dir, "in", NULL);
 	g_autofree char *log = g_build_filename(dir, "log", NULL);
 	g_autofree char *content = NULL;
-	struct chardev_config config = {
-		.kind = CHARDEV_FILE, .id = "f", .path = out, .in_path = in, .logfile = log};
+	struct chardev_config config = {.kind = CHARDEV_FILE,
+					.id = (char *)"f",
+					.path = out,
+					.in_path = in,
+					.logfile = log};
 	autoptr(recorder) r = recorder_new(100);
 	struct chardev *c;
 
@@ -48,7 +51,7 @@ static void test_file_takeover(void)
 	char *dir = scratch_dir_new();
 	g_autofree char *out = g_build_filename(dir, "out", NULL);
 	g_autofree char *content = NULL;
-	struct chardev_config config = {.kind = CHARDEV_FILE, .id = "f", .path = out};
+	struct chardev_config config = {.kind = CHARDEV_FILE, .id = (char *)"f", .path = out};
 	autoptr(recorder) r = recorder_new(100);
 	struct fd_source fds = {0}, new_fds = {0};
 	struct chardev *old = open_chardev(&config, &fds);
@@ -78,7 +81,7 @@ static void test_pipe(void)
 	g_autofree char *path = g_build_filename(dir, "p", NULL);
 	g_autofree char *in = g_strconcat(path, ".in", NULL);
 	g_autofree char *out = g_strconcat(path, ".out", NULL);
-	struct chardev_config config = {.kind = CHARDEV_PIPE, .id = "p", .path = path};
+	struct chardev_config config = {.kind = CHARDEV_PIPE, .id = (char *)"p", .path = path};
 	autoptr(recorder) r = recorder_new(100);
 	g_autoptr(GError) error = NULL;
 	autofd int to = -1;
@@ -116,7 +119,7 @@ static int open_slave(struct chardev *c)
 
 static void test_pty(void)
 {
-	struct chardev_config config = {.kind = CHARDEV_PTY, .id = "tty"};
+	struct chardev_config config = {.kind = CHARDEV_PTY, .id = (char *)"tty"};
 	struct fd_source fds = {0}, new_fds = {0};
 	autoptr(recorder) r = recorder_new(100);
 	autoptr(recorder) new_r = recorder_new(100);
@@ -177,7 +180,7 @@ static bool is_raw(int fd)
 /* Standard input and output become a terminal for the test, and come back after it. */
 static void test_stdio(void)
 {
-	struct chardev_config config = {.kind = CHARDEV_STDIO, .id = "io", .signal = true};
+	struct chardev_config config = {.kind = CHARDEV_STDIO, .id = (char *)"io", .signal = true};
 	autoptr(recorder) r = recorder_new(100);
 	autofd int saved_in = dup(STDIN_FILENO);
 	autofd int saved_out = dup(STDOUT_FILENO);
@@ -232,7 +235,8 @@ static void test_stdio(void)
 
 static void test_ringbuf(void)
 {
-	struct chardev_config config = {.kind = CHARDEV_RINGBUF, .id = "r", .size_bytes = 8};
+	struct chardev_config config = {
+		.kind = CHARDEV_RINGBUF, .id = (char *)"r", .size_bytes = 8};
 	autoptr(recorder) r = recorder_new(100);
 	autoptr(chardev) c = open_chardev(&config, NULL);
 	autoptr(chardev) null = NULL;
@@ -250,13 +254,14 @@ static void test_ringbuf(void)
 	g_assert_cmpstr(error->message, ==,
 			"chardev r -> ringbuf is not capable of cpr. See reopen-on-cpr");
 	g_clear_error(&error);
-	config = (struct chardev_config){.kind = CHARDEV_NULL, .id = "n"};
+	config = (struct chardev_config){.kind = CHARDEV_NULL, .id = (char *)"n"};
 	null = open_chardev(&config, NULL);
 	g_assert_true(chardev_preservable(null, &error));
 	g_assert_null(chardev_ringbuf_read(null, 1, &error));
 	g_assert_cmpstr(error->message, ==, "n is not a ringbuf device");
 	g_clear_error(&error);
-	config = (struct chardev_config){.kind = CHARDEV_RINGBUF, .id = "r", .size_bytes = 9};
+	config = (struct chardev_config){
+		.kind = CHARDEV_RINGBUF, .id = (char *)"r", .size_bytes = 9};
 	g_assert_null(chardev_new(&config, NULL, &error));
 	g_assert_cmpstr(error->message, ==, "chardev 'r': size must be a power of two");
 }
@@ -270,8 +275,11 @@ static void test_mux(void)
 {
 	char *dir = scratch_dir_new();
 	g_autofree char *path = g_build_filename(dir, "s", NULL);
-	struct chardev_config config = {
-		.kind = CHARDEV_SOCKET, .id = "m", .path = path, .server = true, .mux = true};
+	struct chardev_config config = {.kind = CHARDEV_SOCKET,
+					.id = (char *)"m",
+					.path = path,
+					.server = true,
+					.mux = true};
 	autoptr(recorder) a = recorder_new(3);
 	autoptr(recorder) b = recorder_new(100);
 	struct fd_source fds = {0}, new_fds = {0};
@@ -333,7 +341,7 @@ static void test_mux(void)
 
 static void test_one_frontend(void)
 {
-	struct chardev_config config = {.kind = CHARDEV_NULL, .id = "n"};
+	struct chardev_config config = {.kind = CHARDEV_NULL, .id = (char *)"n"};
 	autoptr(recorder) r = recorder_new(1);
 	autoptr(chardev) c = open_chardev(&config, NULL);
 	struct chardev_link *link = attach(c, r);

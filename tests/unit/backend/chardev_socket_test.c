@@ -18,7 +18,7 @@ static void setup(struct fixture *f, gconstpointer data)
 	f->dir = scratch_dir_new();
 	f->path = g_build_filename(f->dir, "s", NULL);
 	f->config = (struct chardev_config){
-		.kind = CHARDEV_SOCKET, .id = "ser", .path = f->path, .server = true};
+		.kind = CHARDEV_SOCKET, .id = (char *)"ser", .path = f->path, .server = true};
 }
 
 static void teardown(struct fixture *f, gconstpointer data)
@@ -203,9 +203,9 @@ static void test_tcp(struct fixture *f, gconstpointer data)
 {
 	struct chardev_config config = {
 		.kind = CHARDEV_SOCKET,
-		.id = "t",
-		.host = "127.0.0.1",
-		.port = "0",
+		.id = (char *)"t",
+		.host = (char *)"127.0.0.1",
+		.port = (char *)"0",
 		.server = true,
 		.nodelay = true,
 	};
