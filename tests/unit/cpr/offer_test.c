@@ -1,0 +1,292 @@
+// Offers: hostile messages are refused, and every difference is named.
+// SPDX-License-Identifier: Apache-2.0
+#include <glib.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "cpr/offer.h"
+#include "cpr/record.h"
+#include "options/command_line.h"
+
+static struct vm_config *config_of(const char *line)
+{
+	g_auto(GStrv) argv = NULL;
+	struct command_line_action action = {0};
+	g_autoptr(GError) error = NULL;
+	struct vm_config *config;
+	int argc;
+
+	g_assert_true(g_shell_parse_argv(line, &argc, &argv, NULL));
+	config = command_line_parse(argc, argv, &action, &error);
+	g_assert_no_error(error);
+	g_assert_nonnull(config);
+	return config;
+}
+
+#define VM                                                                                     \
+	"molt -nodefaults -m 64M -smp 2 -machine aux-ram-share=on "                            \
+	"-chardev socket,id=mon,path=/tmp/m,server=on,wait=off -mon chardev=mon,mode=control " \
+	"-chardev null,id=com -serial chardev:com"
+
+static json_t *tree_of(void)
+{
+	return json_loads(
+		"{\"devices\":[{\"section\":\"pci/00.1/a\",\"instance\":0,\"state\":\"a\","
+		"\"version\":2,\"min-reader\":1},{\"section\":\"vcpu\",\"instance\":1,\"state\":"
+		"\"vcpu\",\"version\":1,\"min-reader\":1}],\"ram\":[{\"name\":\"pc.ram\","
+		"\"size\":4096,\"share\":true}]}",
+		0, NULL);
+}
+
+static json_t *offer_of(const struct vm_config *config)
+{
+	char session[OFFER_SESSION_BYTES];
+
+	g_assert_true(offer_session_new(session, NULL));
+	return offer_to_json(config, tree_of(), session, 2, "cpr-transfer");
+}
+
+static void test_round_trip(void)
+{
+	autoptr(vm_config) config = config_of(VM);
+	autoptr(vm_config) nothing = config_of("molt -incoming defer");
+	autoptr(vm_config) other = config_of(VM " -m 128M");
+	json_t *json = offer_of(config);
+	g_autoptr(GError) error = NULL;
+	autoptr(offer) offer = offer_from_json(json, &error);
+	g_autofree char *differences = NULL;
+
+	g_assert_no_error(error);
+	g_assert_cmpuint(offer->generation, ==, 2);
+	g_assert_null(offer_config_differences(offer, config));
+	g_assert_null(offer_config_differences(offer, nothing));
+	differences = offer_config_differences(offer, other);
+	g_assert_nonnull(strstr(differences, "-m: "));
+	json_decref(json);
+}
+
+/* Without any member, with any member of another type, no offer is accepted, and none crashes. */
+static void test_hostile(void)
+{
+	autoptr(vm_config) config = config_of(VM);
+	json_t *json = offer_of(config);
+	static const char *const values[] = {"null", "7", "-1", "\"x\"", "[]", "{}", "true"};
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(json, key, value)
+	{
+		json_t *without = json_copy(json);
+		g_autoptr(GError) error = NULL;
+
+		json_object_del(without, key);
+		g_assert_null(offer_from_json(without, &error));
+		g_assert_nonnull(error);
+		for (size_t i = 0; i < G_N_ELEMENTS(values); i++) {
+			autoptr(offer) offer = NULL;
+
+			json_object_set_new(without, key,
+					    json_loads(values[i], JSON_DECODE_ANY, NULL));
+			offer = offer_from_json(without, NULL);
+			g_assert_true(!offer || json_typeof(value) ==
+							json_typeof(json_object_get(without, key)));
+		}
+		json_decref(without);
+	}
+	json_decref(json);
+}
+
+static char *tree_diff(const char *patch_theirs, const char *patch_own)
+{
+	json_t *theirs = tree_of(), *own = tree_of(), *patch;
+	char *out;
+
+	patch = patch_theirs ? json_loads(patch_theirs, 0, NULL) : NULL;
+	if (patch)
+		json_object_update(theirs, patch);
+	json_decref(patch);
+	patch = patch_own ? json_loads(patch_own, 0, NULL) : NULL;
+	if (patch)
+		json_object_update(own, patch);
+	json_decref(patch);
+	out = offer_tree_differences(theirs, own);
+	json_decref(theirs);
+	json_decref(own);
+	return out;
+}
+
+static void check_tree(const char *theirs, const char *own, const char *words)
+{
+	g_autofree char *out = tree_diff(theirs, own);
+
+	if (!words)
+		g_assert_null(out);
+	else if (!out || !strstr(out, words))
+		g_error("'%s' does not say '%s'", out, words);
+}
+
+#define RAM(size) "\"ram\":[{\"name\":\"pc.ram\",\"size\":" size "}]"
+#define DEV(name, v, m)                                                           \
+	"{\"section\":\"" name "\",\"instance\":0,\"state\":\"a\",\"version\":" v \
+	",\"min-reader\":" m "}"
+
+static void test_trees(void)
+{
+	check_tree(NULL, NULL, NULL);
+	check_tree("{" RAM("8192") "}", NULL, "RAM block pc.ram: 8192 bytes there, 4096 here");
+	check_tree("{\"ram\":[]}", NULL, "RAM block pc.ram: here, not there");
+	check_tree(NULL, "{\"ram\":[]}", "RAM block pc.ram: there, not here");
+	check_tree("{\"devices\":[]}", NULL, "device vcpu: here, not there");
+	check_tree(NULL, "{\"devices\":[]}", "device pci/00.1/a: there, not here");
+	/* Newer writers are fine as long as we can read them; older ones always are. */
+	check_tree("{\"devices\":[" DEV("x", "9", "2") "]}",
+		   "{\"devices\":[" DEV("x", "2", "1") "]}", NULL);
+	check_tree("{\"devices\":[" DEV("x", "9", "3") "]}",
+		   "{\"devices\":[" DEV("x", "2", "1") "]}",
+		   "x: state version 9 needs a reader of version 3, here is 2");
+	/* All of them in one text. */
+	check_tree("{" RAM("1") ",\"devices\":[" DEV("y", "1", "1") "]}", NULL, "device y");
+	check_tree("{" RAM("1") ",\"devices\":[" DEV("y", "1", "1") "]}", NULL, "1 bytes there");
+	/* Garbage compares, too. */
+	check_tree("{\"ram\":7,\"devices\":[7,null,{}]}", NULL, "device ?");
+}
+
+static void test_adopt(void)
+{
+	autoptr(vm_config) config = config_of(VM);
+	autoptr(vm_config) own = config_of("molt -incoming defer -S -qmp unix:/tmp/q,server=on,"
+					   "wait=off -pidfile /tmp/p");
+	json_t *json = offer_of(config);
+	autoptr(offer) offer = offer_from_json(json, NULL);
+	autoptr(vm_config) taken = NULL;
+	const struct monitor_config *monitor;
+
+	g_assert_false(own->explicit_vm);
+	taken = offer_adopt_config(offer, own, false);
+	json_decref(json);
+	g_assert_cmpuint(taken->ram_size_bytes, ==, 64 << 20);
+	g_assert_true(taken->start_paused);
+	g_assert_cmpstr(taken->pidfile, ==, "/tmp/p");
+	g_assert_cmpuint(taken->incoming->len, ==, 1);
+	/* The successor's own monitor, the VM's own chardev, and not the predecessor's monitor. */
+	g_assert_cmpuint(taken->monitors->len, ==, 1);
+	monitor = g_ptr_array_index(taken->monitors, 0);
+	g_assert_cmpstr(monitor->chardev, !=, "mon");
+	g_assert_nonnull(vm_config_chardev(taken, monitor->chardev));
+	g_assert_nonnull(vm_config_chardev(taken, "com"));
+	g_assert_null(vm_config_chardev(taken, "mon"));
+}
+
+static void test_adopt_over_exec(void)
+{
+	autoptr(vm_config) config = config_of(VM);
+	autoptr(vm_config) own = config_of("molt");
+	json_t *json = offer_of(config);
+	autoptr(offer) offer = offer_from_json(json, NULL);
+	autoptr(vm_config) taken = offer_adopt_config(offer, own, true);
+
+	json_decref(json);
+	g_assert_cmpuint(taken->monitors->len, ==, 1);
+	g_assert_nonnull(vm_config_chardev(taken, "mon"));
+}
+
+static void test_hello(void)
+{
+	static const struct {
+		int newest, oldest;
+		bool ok;
+	} rows[] = {{1, 1, true}, {9, 1, true}, {9, 2, false}, {0, 0, false}};
+	json_t *hello = hello_to_json();
+	char *build = NULL;
+
+	g_assert_true(hello_check(hello, &build, NULL));
+	g_assert_cmpstr(build, ==, MOLT_VERSION);
+	g_clear_pointer(&build, g_free);
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		g_autoptr(GError) error = NULL;
+
+		json_object_set_new(hello, "protocol", json_integer(rows[i].newest));
+		json_object_set_new(hello, "protocol-min", json_integer(rows[i].oldest));
+		g_assert_cmpint(hello_check(hello, &build, &error), ==, rows[i].ok);
+		g_assert_cmpint(error == NULL, ==, rows[i].ok);
+		g_clear_pointer(&build, g_free);
+	}
+	json_object_del(hello, "build");
+	g_assert_false(hello_check(hello, &build, NULL));
+	json_decref(hello);
+}
+
+/* ---- the record, which crosses in the same way ---- */
+
+static void test_record(void)
+{
+	autoptr(update_record) old = update_record_new("cpr-transfer");
+	autoptr(update_record) new = update_record_new("cpr-transfer");
+	g_autoptr(GError) error = NULL;
+	g_autofree char *text = NULL;
+	json_t *json;
+
+	old->paused_ns = 1000000;
+	update_record_phase(old, "pause", false, 1000000, 1100000);
+	update_record_phase(new, "load", true, 1200000, 1500000);
+	new->running_ns = 2000000;
+	new->new_pid = 7;
+	json = update_record_to_json(new);
+	g_assert_true(update_record_merge(old, json, true, &error));
+	g_assert_no_error(error);
+	g_assert_cmpuint(old->phases->len, ==, 2);
+	g_assert_cmpuint(update_record_pause_ns(old), ==, 1000000);
+	g_assert_cmpint(old->new_pid, ==, 7);
+	update_record_finish(old, UPDATE_COMMITTED, NULL);
+	text = update_record_text(old);
+	g_assert_cmpstr(text, ==,
+			"update by cpr-transfer: committed, pause 1000 us; us: old.pause 100, "
+			"new.load 300");
+	/* Its own phases are not taken from the other side. */
+	g_assert_true(update_record_merge(new, json, false, &error));
+	g_assert_cmpuint(new->phases->len, ==, 1);
+	json_decref(json);
+}
+
+static void test_hostile_record(void)
+{
+	static const char *const rows[] = {
+		"{}",
+		"{\"phases\":7}",
+		"{\"phases\":[7]}",
+		"{\"phases\":[{\"name\":\"x\"}]}",
+	};
+	autoptr(update_record) record = update_record_new("cpr-exec");
+	json_t *json;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		json = json_loads(rows[i], 0, NULL);
+		g_assert_false(update_record_merge(record, json, true, NULL));
+		json_decref(json);
+	}
+	/* More phases than any table has, and names longer than any. */
+	json = json_pack("{s:[]}", "phases");
+	for (int i = 0; i < 1000; i++)
+		json_array_append_new(json_object_get(json, "phases"),
+				      json_pack("{s:s, s:s, s:I, s:I}", "process", "new", "name",
+						"0123456789012345678901234567890123456789",
+						"begin-ns", (json_int_t)INT64_MAX, "ns",
+						(json_int_t)INT64_MAX));
+	g_assert_true(update_record_merge(record, json, true, NULL));
+	g_assert_cmpuint(record->phases->len, ==, RECORD_MAX_PHASES);
+	json_decref(json);
+}
+
+int main(int argc, char **argv)
+{
+	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/offer/round-trip", test_round_trip);
+	g_test_add_func("/offer/hostile", test_hostile);
+	g_test_add_func("/offer/trees", test_trees);
+	g_test_add_func("/offer/adopt", test_adopt);
+	g_test_add_func("/offer/adopt-over-exec", test_adopt_over_exec);
+	g_test_add_func("/offer/hello", test_hello);
+	g_test_add_func("/record/merge", test_record);
+	g_test_add_func("/record/hostile", test_hostile_record);
+	return g_test_run();
+}
