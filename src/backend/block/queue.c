@@ -483,6 +483,8 @@ struct block_queue *block_queue_new(struct block_node *node, GMainContext *conte
 	}
 	queue->watch =
 		loop_watch_fd(context, queue->engine->event_fd, G_IO_IN, block_queue_event, queue);
+	/* Spares three system calls per event: GLib would guard against nested loops. */
+	g_source_set_can_recurse(queue->watch, TRUE);
 	if (queue->helper)
 		queue->helper_watch = loop_watch_fd(context, queue->helper->event_fd, G_IO_IN,
 						    block_queue_event, queue);

@@ -114,6 +114,20 @@ static void test_roll_back(struct disk *disk, const void *data)
 	}
 }
 
+/* An interrupt that the predecessor raised, and the guest never saw, comes from the successor. */
+static void test_lost_interrupt(struct disk *disk, const void *data)
+{
+	write_burst(disk, 8, false);
+	collect_burst(disk, 8);
+	for (uint32_t vector = 1; vector <= 2; vector++)
+		(void)eventfd_drain(drv_route(&disk->d, vector)->eventfd);
+	change_hands(disk, true);
+	for (uint32_t vector = 1; vector <= 2; vector++)
+		g_assert_true(drv_wait_irq(&disk->d, vector));
+	write_burst(disk, 9, false);
+	collect_burst(disk, 9);
+}
+
 /* The state does not depend on what was in flight: two saves in a row are the same. */
 static void test_stable_state(struct disk *disk, const void *data)
 {
