@@ -248,9 +248,13 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(struct disk *, const void *);
 	} cases[] = {
-		{"hand-over", test_hand_over},	     {"roll-back", test_roll_back},
-		{"stable-state", test_stable_state}, {"half-set-up", test_half_set_up},
-		{"deadline", test_deadline},	     {"lies", test_lies},
+		{"hand-over", test_hand_over},
+		{"roll-back", test_roll_back},
+		{"lost-interrupt", test_lost_interrupt},
+		{"stable-state", test_stable_state},
+		{"half-set-up", test_half_set_up},
+		{"deadline", test_deadline},
+		{"lies", test_lies},
 	};
 	static const struct {
 		const char *name;
