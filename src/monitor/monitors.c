@@ -6,14 +6,10 @@
 
 #include "backend/chardev/chardev_set.h"
 #include "base/error.h"
-#include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "machine/machine.h"
 #include "monitor/session.h"
-
-/* The stream with the sessions' state, in the fd registry beside their connections. */
-#define MONITORS_STATE CHARDEV_MONITOR_PREFIX "state"
 
 /* How soon after a failed update the sessions go on. */
 #define MONITORS_ASK_MS 10
@@ -23,9 +19,9 @@
  * @sessions:	struct session *
  * @machine:	Whose events are listened to; NULL: none yet
  * @started:	monitors_start() was called
- * @state_fd:	The stream that a successor reads, -1 but between saving and exec
  * @ask:	After saving: looks whether the update that saved has failed
- * @handed:	What a predecessor left, for sessions as they are opened; NULL: nothing
+ * @handed:	What a predecessor left: section and instance to its struct in wire form.  Kept for
+ *		sessions on shared chardevs, which are opened when the machine has come
  */
 struct monitors {
 	struct update *update;
@@ -35,9 +31,8 @@ struct monitors {
 	GPtrArray *sessions;
 	struct machine *machine;
 	bool started;
-	int state_fd;
 	GSource *ask;
-	struct state_reader *handed;
+	GHashTable *handed; /* char * to GBytes */
 };
 
 struct update *monitors_update(struct monitors *monitors)
@@ -99,37 +94,38 @@ static char *section_name(const struct session *session, const char *what)
 	return g_strdup_printf("monitor/%s/%s", chardev_id(session->chardev), what);
 }
 
-static struct state_desc chardev_desc(void)
+static char *handed_key(const char *name, uint32_t instance)
 {
-	struct state_desc desc = chardev_state_desc;
-
-	/* A successor may have other monitors. */
-	desc.flags |= STATE_OPTIONAL;
-	return desc;
+	return g_strdup_printf("%s#%u", name, instance);
 }
 
-static bool session_read_sections(struct session *session, struct state_reader *reader,
-				  GError **error)
+/* Return: whether @obj was loaded from what was handed over. */
+static bool read_section(struct session *session, const char *what, const struct state_desc *desc,
+			 GHashTable *handed, void *obj)
+{
+	g_autofree char *name = section_name(session, what);
+	g_autofree char *key = handed_key(name, session->instance);
+	GBytes *bytes = g_hash_table_lookup(handed, key);
+	g_autoptr(GError) error = NULL;
+
+	if (!bytes)
+		return false;
+	if (!state_load(desc, span_of_bytes(bytes), NULL, obj, &error))
+		log_warn("a client has to begin anew: %s: %s", name, error->message);
+	return !error;
+}
+
+static void session_read_sections(struct session *session, GHashTable *handed)
 {
 	g_autofree struct monitor_session_state *state = g_new0(struct monitor_session_state, 1);
-	g_autofree char *session_section = section_name(session, "session");
-	g_autofree char *chardev_section = section_name(session, "chardev");
-	struct state_desc desc = chardev_desc();
 
-	if (session->own && session->instance == 0 &&
-	    state_reader_find(reader, chardev_section, 0, NULL) &&
-	    !state_reader_load(reader, chardev_section, 0, &desc, NULL,
-			       chardev_state(session->chardev), error))
-		return false;
-	if (!state_reader_find(reader, session_section, session->instance, NULL))
-		return true;
-	if (!state_reader_load(reader, session_section, session->instance, &monitor_session_desc,
-			       NULL, state, error))
-		return false;
+	if (session->own && session->instance == 0)
+		read_section(session, "chardev", &chardev_state_desc, handed,
+			     chardev_state(session->chardev));
 	/* State of a client that is not there any more is of no use to the next one. */
-	if (chardev_link_continues(session->link))
+	if (read_section(session, "session", &monitor_session_desc, handed, state) &&
+	    chardev_link_continues(session->link))
 		session_load(session, state);
-	return true;
 }
 
 /* ---- sessions ---- */
@@ -153,7 +149,6 @@ static bool monitors_open(struct monitors *monitors, const struct monitor_config
 	struct update *update = monitors->update;
 	struct chardev *chardev = chardev_set_open(monitors->chardevs, update_config(update),
 						   config->chardev, update_fds(update), error);
-	g_autoptr(GError) ignored = NULL;
 	struct session *session;
 
 	if (!chardev)
@@ -166,8 +161,7 @@ static bool monitors_open(struct monitors *monitors, const struct monitor_config
 	session->instance = instance;
 	session->own = own;
 	g_ptr_array_add(monitors->sessions, session);
-	if (monitors->handed && !session_read_sections(session, monitors->handed, &ignored))
-		log_warn("a monitor's client has to begin anew: %s", ignored->message);
+	session_read_sections(session, monitors->handed);
 	if (own && monitors->started)
 		chardev_resume(chardev);
 	return true;
@@ -225,12 +219,6 @@ static void monitors_machine_ready(void *opaque, struct machine *machine)
 
 /* ---- update ---- */
 
-static void monitors_unsave(struct monitors *monitors)
-{
-	fd_withdraw(update_fds(monitors->update), MONITORS_STATE);
-	fd_close(&monitors->state_fd);
-}
-
 static gboolean monitors_ask(void *opaque)
 {
 	struct monitors *monitors = opaque;
@@ -238,7 +226,6 @@ static gboolean monitors_ask(void *opaque)
 	if (update_active(monitors->update))
 		return G_SOURCE_CONTINUE;
 	loop_unwatch(&monitors->ask);
-	monitors_unsave(monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
 
@@ -254,35 +241,19 @@ static bool session_write_sections(struct session *session, struct state_writer 
 	g_autofree struct monitor_session_state *state = g_new0(struct monitor_session_state, 1);
 	g_autofree char *session_section = section_name(session, "session");
 	g_autofree char *chardev_section = section_name(session, "chardev");
-	struct state_desc desc = chardev_desc();
 
 	session_save(session, state);
 	if (!state_writer_add(writer, session_section, session->instance, &monitor_session_desc,
 			      state, error))
 		return false;
 	return !session->own || session->instance > 0 ||
-	       state_writer_add(writer, chardev_section, 0, &desc, chardev_state(session->chardev),
-				error);
+	       state_writer_add(writer, chardev_section, 0, &chardev_state_desc,
+				chardev_state(session->chardev), error);
 }
 
-static GBytes *monitors_stream(struct monitors *monitors, GError **error)
-{
-	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
-
-	for (guint i = 0; i < monitors->sessions->len; i++)
-		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
-			return NULL;
-	return state_writer_finish(writer, error);
-}
-
-/*
- * A stream of their own in a descriptor, not sections among the machine's: a successor that waits
- * for migrate-incoming needs its clients' state before it loads the machine's.
- */
 static bool monitors_save(void *opaque, struct state_writer *writer, GError **error)
 {
 	struct monitors *monitors = opaque;
-	g_autoptr(GBytes) stream = NULL;
 
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
@@ -292,30 +263,26 @@ static bool monitors_save(void *opaque, struct state_writer *writer, GError **er
 	}
 	if (!monitors->ask)
 		monitors->ask = loop_after_ms(MONITORS_ASK_MS, monitors_ask, monitors);
-	stream = monitors_stream(monitors, error);
-	if (!stream)
-		return false;
-	monitors_unsave(monitors);
-	monitors->state_fd = state_bytes_seal(stream, "molt-monitors", error);
-	return monitors->state_fd >= 0 && fd_publish(update_fds(monitors->update), MONITORS_STATE,
-						     FD_CHAR, monitors->state_fd, error);
+	for (guint i = 0; i < monitors->sessions->len; i++)
+		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
+			return false;
+	return true;
 }
 
-/* A stream that is missing or damaged costs the clients a greeting, not the guest its life. */
-static void monitors_take_handed(struct monitors *monitors)
+/* A section that is damaged costs a client its session, not the guest its life. */
+static bool monitors_load(void *opaque, struct state_reader *reader, GError **error)
 {
-	g_autoptr(GError) error = NULL;
-	autofd int fd = fd_inherit(update_fds(monitors->update), MONITORS_STATE, FD_CHAR, &error);
-	g_autoptr(GBytes) stream = NULL;
+	struct monitors *monitors = opaque;
+	struct span payload;
+	uint32_t instance;
+	const char *name;
 
-	if (fd >= 0) {
-		fd_withdraw(update_fds(monitors->update), MONITORS_STATE);
-		stream = state_bytes_map(fd, &error);
-	}
-	if (stream)
-		monitors->handed = state_reader_open(stream, &error);
-	if (error)
-		log_warn("the monitors' clients have to begin anew: %s", error->message);
+	for (uint32_t i = 0; state_reader_get(reader, i, &name, &instance, &payload); i++)
+		g_hash_table_insert(monitors->handed, handed_key(name, instance),
+				    g_bytes_new(payload.data, payload.len));
+	for (guint i = 0; i < monitors->sessions->len; i++)
+		session_read_sections(monitors->sessions->pdata[i], monitors->handed);
+	return true;
 }
 
 /* ---- life ---- */
@@ -324,15 +291,15 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 			      void *opaque, GError **error)
 {
 	autoptr(monitors) monitors = g_new0(struct monitors, 1);
-	const struct update_extra extra = {monitors_save, NULL, monitors};
+	const struct update_extra extra = {monitors_save, monitors_load, monitors};
 
 	monitors->update = update;
 	monitors->chardevs = update_chardevs(update);
 	monitors->quit = quit;
 	monitors->quit_opaque = opaque;
 	monitors->sessions = g_ptr_array_new();
-	monitors->state_fd = -1;
-	monitors_take_handed(monitors);
+	monitors->handed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+						 (GDestroyNotify)g_bytes_unref);
 	if (!monitors_open_all(monitors, update_fds(update)->inherited, error))
 		return NULL;
 	update_set_extra(update, &extra);
@@ -357,8 +324,7 @@ void monitors_free(struct monitors *monitors)
 	if (!monitors)
 		return;
 	loop_unwatch(&monitors->ask);
-	monitors_unsave(monitors);
-	state_reader_free(monitors->handed);
+	g_hash_table_unref(monitors->handed);
 	if (monitors->machine)
 		machine_remove_listener(monitors->machine, monitors_machine_event, monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {

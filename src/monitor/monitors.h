@@ -21,8 +21,8 @@
  * every session as an event.
  *
  * Over an exec the sessions go on: the chardev's connection crosses as a descriptor, and what the
- * session knows (negotiated, half a command) as a described struct, in a stream of the monitors'
- * own that is a descriptor too ("monitor/state").  Saving stops the input; a look every few milliseconds finds out whether
+ * session knows (negotiated, half a command) as a described struct in the stream of struct
+ * update_extra.  Saving stops the input; a look every few milliseconds finds out whether
  * this process is still here because the update failed, and lets it go on.  Over a transfer the old
  * process keeps its sessions, and the new one has those of its command line.
  *

@@ -12,13 +12,11 @@
 
 /**
  * struct qmp_session - One client
- * @open:	A peer is there
- * @negotiated:	It sent qmp_capabilities
+ * @negotiated:	The peer sent qmp_capabilities
  */
 struct qmp_session {
 	struct session session;
 	struct json_stream *stream;
-	bool open;
 	bool negotiated;
 };
 
@@ -156,12 +154,9 @@ static void qmp_clear(struct session *session)
 
 static void qmp_opened(struct session *session, bool restored)
 {
-	struct qmp_session *qmp = to_qmp(session);
-
-	qmp->open = true;
 	if (restored)
 		return;
-	qmp->negotiated = false;
+	to_qmp(session)->negotiated = false;
 	qmp_send(session,
 		 json_pack("{s:{s:o, s:[]}}", "QMP", "version", qmp_version(), "capabilities"));
 }
@@ -170,7 +165,6 @@ static void qmp_closed(struct session *session)
 {
 	struct qmp_session *qmp = to_qmp(session);
 
-	qmp->open = false;
 	qmp->negotiated = false;
 	json_stream_reset(qmp->stream);
 }
@@ -183,9 +177,8 @@ static size_t qmp_input(struct session *session, const uint8_t *data, size_t len
 
 static void qmp_event(struct session *session, const json_t *event)
 {
-	struct qmp_session *qmp = to_qmp(session);
-
-	if (qmp->open && qmp->negotiated)
+	/* Of a predecessor's client it is known before the chardev says that it is there. */
+	if (to_qmp(session)->negotiated)
 		qmp_send(session, json_incref((json_t *)event));
 }
 

@@ -28,7 +28,6 @@ const struct state_desc monitor_session_desc = {
 	.name = "monitor-session",
 	.version = 1,
 	.min_reader = 1,
-	.flags = STATE_OPTIONAL,
 	STATE_DESC(struct monitor_session_state, monitor_session_fields),
 };
 

@@ -187,10 +187,13 @@ static inline void bed_succeed(struct bed *old, struct bed *new, struct fdstore 
 {
 	g_autoptr(GError) error = NULL;
 	autoptr(state_writer) writer = state_writer_begin("test");
+	autoptr(state_reader) reader = NULL;
+	g_autoptr(GBytes) bytes = NULL;
 	struct vm_config *config;
 
 	old->update->active = true;
 	g_assert_true(old->update->extra.save(old->update->extra.opaque, writer, &error));
+	bytes = state_writer_finish(writer, &error);
 	g_assert_no_error(error);
 	*store = hand_over(update_fds(old->update));
 	config = bed_prepare(new, g_strdup(old->dir));
@@ -198,4 +201,8 @@ static inline void bed_succeed(struct bed *old, struct bed *new, struct fdstore 
 	new->update->fds.inherited = *store;
 	bed_open(new);
 	g_assert_true(fdstore_finish(*store, &error));
+	reader = state_reader_open(bytes, &error);
+	g_assert_no_error(error);
+	g_assert_true(new->update->extra.load(new->update->extra.opaque, reader, &error));
+	g_assert_no_error(error);
 }

@@ -319,6 +319,7 @@ static void test_exec(void)
 	struct bed old, new;
 	struct fdstore *store;
 	struct client c;
+	json_t *event;
 
 	bed_init(&old, true);
 	client_init(&c, &old, "qmp0");
@@ -329,11 +330,14 @@ static void test_exec(void)
 	/* Said while nobody listens. */
 	client_say(&c, "arget\"}{\"execute\":\"query-kvm\"}");
 	settle();
+	/* The guest goes on before the monitors do: the client hears of it all the same. */
+	fake_machine_event(new.update, MACHINE_EVENT_RESUME, NULL);
 	monitors_start(new.monitors);
+	event = client_json(&c);
+	g_assert_cmpstr(json_string_value(json_object_get(event, "event")), ==, "RESUME");
+	json_decref(event);
 	client_expect(&c, "{\"return\":{\"arch\":\"x86_64\"}}");
 	client_expect(&c, "{\"return\":{\"enabled\":true,\"present\":true}}");
-	fake_machine_event(new.update, MACHINE_EVENT_RESUME, NULL);
-	json_decref(client_json(&c));
 	client_nothing(&c);
 	client_clear(&c);
 	/* The listener too has crossed: who comes now is greeted. */
