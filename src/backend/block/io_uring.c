@@ -14,14 +14,18 @@
 /**
  * struct block_uring - A ring
  * @base:	Its event descriptor is the ring's own: readable while completions are there
+ * @fd:		The image, not owned
  *
- * The image is registered as file 0, which spares the kernel a look-up per step.  The queue never
- * has more steps in an engine than the ring has entries, so a submission entry is always free and
- * the completion ring (twice as large) cannot overflow.
+ * The image is not registered with the ring, although that would spare the kernel a look-up per
+ * step: rings are torn down after their process has gone, and would hold the image's lock till then.
+ *
+ * The queue never has more steps in an engine than the ring has entries, so a submission entry is
+ * always free and the completion ring (twice as large) cannot overflow.
  */
 struct block_uring {
 	struct block_engine base;
 	struct io_uring ring;
+	int fd;
 };
 
 static void block_uring_push(struct block_engine *engine, struct block_request *req)
@@ -32,22 +36,22 @@ static void block_uring_push(struct block_engine *engine, struct block_request *
 
 	switch (step->kind) {
 	case BLOCK_STEP_READV:
-		io_uring_prep_readv2(sqe, 0, step->iov, step->n_iov, step->offset_bytes,
+		io_uring_prep_readv2(sqe, uring->fd, step->iov, step->n_iov, step->offset_bytes,
 				     step->flags);
 		break;
 	case BLOCK_STEP_WRITEV:
-		io_uring_prep_writev2(sqe, 0, step->iov, step->n_iov, step->offset_bytes,
+		io_uring_prep_writev2(sqe, uring->fd, step->iov, step->n_iov, step->offset_bytes,
 				      step->flags);
 		break;
 	case BLOCK_STEP_FDATASYNC:
-		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		io_uring_prep_fsync(sqe, uring->fd, IORING_FSYNC_DATASYNC);
 		break;
 	case BLOCK_STEP_FALLOCATE:
 	case BLOCK_STEP_BLKDISCARD: /* the queue has a helper for it */
-		io_uring_prep_fallocate(sqe, 0, step->flags, step->offset_bytes, step->len_bytes);
+		io_uring_prep_fallocate(sqe, uring->fd, step->flags, step->offset_bytes,
+					step->len_bytes);
 		break;
 	}
-	sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, req);
 }
 
@@ -127,13 +131,8 @@ struct block_engine *block_uring_new(int fd, uint32_t depth, GError **error)
 	}
 	uring->base.ops = &block_uring_ops;
 	uring->base.event_fd = uring->ring.ring_fd;
+	uring->fd = fd;
 	if (!block_uring_probe(&uring->ring, error)) {
-		block_uring_free(&uring->base);
-		return NULL;
-	}
-	err = io_uring_register_files(&uring->ring, &fd, 1);
-	if (err < 0) {
-		error_set_errno(error, -err, "io_uring_register");
 		block_uring_free(&uring->base);
 		return NULL;
 	}

@@ -76,7 +76,6 @@ static void fixture_open(struct fixture *f, const struct block_config *extra,
 	config.filename = f->path;
 	config.aio = variant->aio;
 	config.cache_direct = variant->direct;
-	config.locking = ON_OFF_OFF;
 	f->node = block_node_new(&config, &f->fds, &error);
 	if (error && strstr(error->message, "does not support O_DIRECT")) {
 		f->skipped = true;
@@ -363,6 +362,20 @@ static void test_disk_full(struct fixture *f, const void *data)
 	free(buf);
 }
 
+/* The lock goes with the node, at once, although a ring was in use; and again and again. */
+static void test_lock_let_go(struct fixture *f, const void *data)
+{
+	const struct variant *variant = data;
+	uint8_t *buf = aligned_alloc(4096, 4096);
+
+	for (int round = 0; round < 50 && !f->skipped; round++) {
+		fixture_close(f);
+		fixture_open(f, &(struct block_config){.locking = ON_OFF_ON}, variant, 4);
+		g_assert_cmpint(run_one(f, BLOCK_READ, 0, buf, 4096), ==, 0);
+	}
+	free(buf);
+}
+
 /* Where the kernel or a container forbids io_uring, threads take over. */
 static void test_fallback(void)
 {
@@ -408,6 +421,7 @@ int main(int argc, char **argv)
 		{"read-only", test_read_only},
 		{"discard-ignored", test_discard_ignored},
 		{"disk-full", test_disk_full},
+		{"lock-let-go", test_lock_let_go},
 	};
 
 	g_test_init(&argc, &argv, NULL);
