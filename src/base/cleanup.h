@@ -10,10 +10,10 @@
  * Beside the declaration of foo_free(): DEFINE_CLEANUP(foo, foo_free)
  * In a function:                        autoptr(foo) f = foo_new();
  */
-#define DEFINE_CLEANUP(type, free_fn)                                                              \
-	static inline void type##_cleanup(struct type **object)                                    \
-	{                                                                                          \
-		free_fn(*object);                                                                  \
+#define DEFINE_CLEANUP(type, free_fn)                           \
+	static inline void type##_cleanup(struct type **object) \
+	{                                                       \
+		free_fn(*object);                               \
 	}
 
 #define autoptr(type) __attribute__((cleanup(type##_cleanup))) struct type *
