@@ -45,6 +45,14 @@ void monitors_request_quit(struct monitors *monitors)
 	monitors->quit(monitors->quit_opaque, "host-qmp-quit");
 }
 
+/* Ctrl-A x on a multiplexed chardev. */
+static void monitors_console_quit(void *opaque)
+{
+	struct monitors *monitors = opaque;
+
+	monitors->quit(monitors->quit_opaque, "host-ui");
+}
+
 /* ---- events ---- */
 
 static json_t *event_new(const char *name, json_t *data)
@@ -302,6 +310,7 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 						 (GDestroyNotify)g_bytes_unref);
 	if (!monitors_open_all(monitors, update_fds(update)->inherited, error))
 		return NULL;
+	chardev_set_on_quit(monitors->chardevs, monitors_console_quit, monitors);
 	update_set_extra(update, &extra);
 	update_add_listener(update, monitors_update_event, monitors);
 	update_on_machine(update, monitors_machine_ready, monitors);

@@ -33,7 +33,8 @@ struct monitors;
 /**
  * monitors_new() - Open every monitor of the configuration; silent until monitors_start()
  * @update:	Outlives the monitors
- * @quit:	Called by quit when its reply is on its way: end with QMP's SHUTDOWN reason @reason.
+ * @quit:	Called by quit when its reply is on its way, and by Ctrl-A x on a multiplexed chardev:
+ *		end with QMP's SHUTDOWN reason @reason.
  *		With a machine that is machine_shutdown(), without one the end of the main loop
  *
  * After update_new() and before update_start().  In a process that goes on with a predecessor's

@@ -42,12 +42,6 @@ void chardev_set_free(struct chardev_set *set)
 	g_free(set);
 }
 
-void chardev_set_on_quit(struct chardev_set *set, void (*fn)(void *opaque), void *opaque)
-{
-	set->on_quit = fn;
-	set->on_quit_opaque = opaque;
-}
-
 struct chardev *chardev_set_get(struct chardev_set *set, unsigned int index)
 {
 	struct chardev_set_entry *entry;
@@ -56,6 +50,14 @@ struct chardev *chardev_set_get(struct chardev_set *set, unsigned int index)
 		return NULL;
 	entry = set->entries->pdata[index];
 	return entry->chardev;
+}
+
+void chardev_set_on_quit(struct chardev_set *set, void (*fn)(void *opaque), void *opaque)
+{
+	set->on_quit = fn;
+	set->on_quit_opaque = opaque;
+	for (guint i = 0; i < set->entries->len; i++)
+		chardev_on_quit(chardev_set_get(set, i), fn, opaque);
 }
 
 static struct chardev_set_entry *chardev_set_entry(struct chardev_set *set, const char *id)

@@ -26,7 +26,7 @@ struct chardev_set *chardev_set_new(void);
 void chardev_set_free(struct chardev_set *set);
 DEFINE_CLEANUP(chardev_set, chardev_set_free)
 
-/** chardev_set_on_quit() - What Ctrl-A x on any of them calls; before the first is opened. */
+/** chardev_set_on_quit() - What Ctrl-A x on any of them calls, now or opened later. */
 void chardev_set_on_quit(struct chardev_set *set, void (*fn)(void *opaque), void *opaque);
 
 /**

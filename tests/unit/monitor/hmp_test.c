@@ -256,6 +256,9 @@ static void test_mux_terminal(void)
 	WAIT_FOR(guest->got->len == 5);
 	client_say(&c, "\001c");
 	g_free(client_until(&c, "\r\n(qemu) "));
+	client_say(&c, "\001x");
+	WAIT_FOR(bed.quit);
+	g_assert_cmpstr(bed.quit, ==, "host-ui");
 	client_clear(&c);
 	g_clear_pointer(&bed.monitors, monitors_free);
 	chardev_set_close(bed.update->chardevs, chardev);
