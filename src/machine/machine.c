@@ -44,6 +44,12 @@ void machine_remove_listener(struct machine *machine, machine_event_fn fn, void 
 	}
 }
 
+static void resume_chardevs(struct machine *machine)
+{
+	for (guint i = 0; i < machine->own_chardevs->len; i++)
+		chardev_resume(machine->own_chardevs->pdata[i]);
+}
+
 struct machine *machine_new(const struct vm_config *config, struct fd_source *fds,
 			    struct chardev_set *chardevs, bool cold, GError **error)
 {
@@ -54,13 +60,16 @@ struct machine *machine_new(const struct vm_config *config, struct fd_source *fd
 	machine->chardevs = chardevs;
 	machine->runstate = cold ? RUNSTATE_PRELAUNCH : RUNSTATE_INMIGRATE;
 	machine->loaded_runstate = RUNSTATE_RUNNING;
-	machine->quiesce_depth = 1;
+	machine->device_holds = 1;
+	machine->chardev_holds = cold ? 0 : 1;
 	machine->stopped = true;
 	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
 	if (!board_build(machine, error))
 		return NULL;
 	if (cold && !board_boot(machine, error))
 		return NULL;
+	if (cold)
+		resume_chardevs(machine);
 	return g_steal_pointer(&machine);
 }
 
@@ -109,21 +118,20 @@ enum runstate machine_loaded_runstate(const struct machine *machine)
 	return machine->loaded_runstate;
 }
 
-bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error)
+/* ---- quiesce: counts of reasons to stand still ---- */
+
+static void hold_chardevs(struct machine *machine)
 {
-	if (!runstate_allowed(machine->runstate, state))
-		return error_set_generic(error, "run state cannot change from '%s' to '%s'",
-					 runstate_name(machine->runstate), runstate_name(state));
-	machine->runstate = state;
-	return true;
+	if (machine->chardev_holds++ > 0)
+		return;
+	for (guint i = 0; i < machine->own_chardevs->len; i++)
+		chardev_quiesce(machine->own_chardevs->pdata[i]);
 }
 
-/* ---- quiesce: a count of reasons to stand still ---- */
-
-static void resume_chardevs(struct machine *machine, guint n)
+static void release_chardevs(struct machine *machine)
 {
-	while (n-- > 0)
-		chardev_resume(machine->own_chardevs->pdata[n]);
+	if (machine->chardev_holds > 0 && --machine->chardev_holds == 0)
+		resume_chardevs(machine);
 }
 
 static void resume_devices(struct machine *machine, guint n)
@@ -136,37 +144,62 @@ static void resume_devices(struct machine *machine, guint n)
 	}
 }
 
-bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **error)
+static bool hold_devices(struct machine *machine, uint64_t deadline_ns, GError **error)
 {
-	if (machine->quiesce_depth > 0) {
-		machine->quiesce_depth++;
-		return true;
-	}
-	for (guint i = 0; i < machine->own_chardevs->len; i++)
-		chardev_quiesce(machine->own_chardevs->pdata[i]);
-	for (guint i = 0; i < machine->devices->len; i++) {
+	for (guint i = 0; machine->device_holds == 0 && i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
 		if (!dev->ops->quiesce || dev->ops->quiesce(dev, deadline_ns, error))
 			continue;
 		g_prefix_error(error, "%s/%s: ", dev->path, dev->ops->name);
 		resume_devices(machine, i + 1);
-		resume_chardevs(machine, machine->own_chardevs->len);
 		return false;
 	}
-	machine->quiesce_depth = 1;
+	machine->device_holds++;
 	return true;
+}
+
+static void release_devices(struct machine *machine)
+{
+	if (machine->device_holds > 0 && --machine->device_holds == 0)
+		resume_devices(machine, machine->devices->len);
+}
+
+bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **error)
+{
+	hold_chardevs(machine);
+	if (hold_devices(machine, deadline_ns, error))
+		return true;
+	release_chardevs(machine);
+	return false;
 }
 
 void machine_unquiesce(struct machine *machine)
 {
-	if (machine->quiesce_depth == 0 || --machine->quiesce_depth > 0)
-		return;
-	resume_devices(machine, machine->devices->len);
-	resume_chardevs(machine, machine->own_chardevs->len);
+	release_devices(machine);
+	release_chardevs(machine);
 }
 
 /* ---- run and stop ---- */
+
+/* A successor takes input from the moment the guest is its own, running or not. */
+static void change_runstate(struct machine *machine, enum runstate state)
+{
+	const bool arrived = machine->runstate == RUNSTATE_INMIGRATE && state != RUNSTATE_INMIGRATE;
+
+	machine->runstate = state;
+	if (arrived)
+		release_chardevs(machine);
+}
+
+bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error)
+{
+	if (!runstate_allowed(machine->runstate, state))
+		return error_set_generic(error, "run state cannot change from '%s' to '%s'",
+					 runstate_name(machine->runstate), runstate_name(state));
+	change_runstate(machine, state);
+	return true;
+}
 
 static void handle_requests(void *opaque);
 
@@ -174,10 +207,10 @@ void machine_start(struct machine *machine)
 {
 	if (machine->runstate == RUNSTATE_RUNNING || !machine->kvm)
 		return;
-	machine->runstate = RUNSTATE_RUNNING;
+	change_runstate(machine, RUNSTATE_RUNNING);
 	if (machine->stopped) {
 		machine->stopped = false;
-		machine_unquiesce(machine);
+		release_devices(machine);
 	}
 	kvm_vm_start_clock(machine->kvm);
 	kvm_vm_run(machine->kvm);
@@ -189,9 +222,9 @@ static void drain(struct machine *machine, const char *what)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!machine_quiesce(machine, clock_deadline_ms(MACHINE_DRAIN_MS), &error)) {
+	if (!hold_devices(machine, clock_deadline_ms(MACHINE_DRAIN_MS), &error)) {
 		log_warn("%s: going on with requests in flight: %s", what, error->message);
-		machine->quiesce_depth++;
+		machine->device_holds++;
 	}
 }
 
@@ -266,7 +299,7 @@ static void reset_now(struct machine *machine, bool guest)
 	machine_emit(machine, MACHINE_EVENT_RESET,
 		     json_pack("{s:b, s:s}", "guest", guest, "reason",
 			       guest ? "guest-reset" : "host-qmp-system-reset"));
-	machine_unquiesce(machine);
+	release_devices(machine);
 	if (was_running)
 		kvm_vm_run(machine->kvm);
 	else if (machine->runstate == RUNSTATE_SHUTDOWN ||

@@ -13,8 +13,10 @@ struct machine_listener {
 
 /**
  * struct machine - See machine.h; owner of everything below
- * @quiesce_depth: how many reasons there are for devices to stand still: a machine is built with
+ * @device_holds: how many reasons there are for devices to stand still: a machine is built with
  *		one, stopped machines have one, an update takes one more
+ * @chardev_holds: the same for chardevs: the wait for a predecessor, and an update; a stopped
+ *		machine still takes input, for a monitor may share a chardev with a device
  * @stopped:	one of them is that the guest is stopped (or was never started)
  * @requests:	1 << enum power_request or MACHINE_REQUEST_ERROR, from any thread, atomic; carried
  *out in the main thread while the guest runs, so that they cross an update
@@ -44,7 +46,7 @@ struct machine {
 	enum runstate runstate;
 	enum runstate loaded_runstate;
 	enum runstate paused_from;
-	uint32_t quiesce_depth;
+	uint32_t device_holds, chardev_holds;
 	bool stopped;
 	uint32_t requests;
 	GArray *listeners; /* struct machine_listener */

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
-import pathlib
 import subprocess
 
 import pytest
@@ -224,11 +223,12 @@ def test_damaged_streams_do_not_start(vms, tmp_path):
 def test_migrate_arguments(vms):
     vm = vms()
     vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-transfer")
     fds = vm.open_fds()
     for arguments, words in [
             ({}, "need either 'uri' or 'channels' argument"),
             ({"uri": "teleport:x"}, "teleport"),
-            ({"channels": []}, "main"),
+            ({"channels": []}, "cpr"),
             ({"uri": "file:/tmp/x", "channels": []}, "uri"),
     ]:
         with pytest.raises(QmpError, match=words):
@@ -241,18 +241,18 @@ def test_migrate_arguments(vms):
 
 
 def test_hostile_cpr_peer(vms, tmp_path):
-    """Whoever connects to a waiting successor and talks nonsense harms nobody."""
+    """Whoever connects to a waiting successor and talks nonsense harms nobody: it waits on."""
     import socket
     vm = vms()
     vm.shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path)
     for data in (b"", b"\0" * 100, os.urandom(4096), json.dumps({"a": 1}).encode()):
-        new = vm.successor(wait_qmp=False)
-        wait_for_socket(new.cpr_path)
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(new.cpr_path)
         sock.sendall(data)
         sock.close()
-        code = new.wait_exit()
-        assert code in (1, 0) or code is None
-        assert "molt: " in pathlib.Path(new.log_path).read_text()
-    vm.shared.assert_running()
+        assert new.qmp.cmd("query-status")["status"] == "inmigrate"
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("completed",))
+    new.shared.assert_running()
