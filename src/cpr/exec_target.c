@@ -68,24 +68,33 @@ static void settle_settings(struct update *update, const struct envelope *envelo
 	update->progress.events = update->capabilities.on[MIGRATION_CAP_EVENTS];
 }
 
-/* The record goes on where the old program left it; between the two lies the exec itself. */
+/* From the end of the last stage before execve() until here. */
+static void note_exec(struct update_record *record, const char *name, bool is_new)
+{
+	const struct update_phase *last;
+
+	if (record->phases->len == 0)
+		return;
+	last = &g_array_index(record->phases, struct update_phase, record->phases->len - 1);
+	update_record_phase(record, name, is_new, last->end_ns, clock_now_ns());
+}
+
+/* The record goes on where the program before this one left it. */
 static void settle_record(struct update *update, const struct envelope *envelope)
 {
 	struct update_record *record = update_record_new(envelope->offer->mode);
 	const json_t *json = json_object_get(envelope->json, "record");
-	const struct update_phase *last;
 	g_autoptr(GError) ignored = NULL;
 
 	update->record = record;
-	record->new_build = g_strdup(MOLT_VERSION);
-	record->new_pid = getpid();
 	(void)update_record_merge(record, json, false, &ignored);
-	if (record->phases->len > 0) {
-		last = &g_array_index(record->phases, struct update_phase, record->phases->len - 1);
-		update_record_phase(record, "exec", true, last->end_ns, clock_now_ns());
-	}
-	if (envelope->rollback)
+	if (envelope->rollback) {
 		(void)update_record_merge(record, json, true, &ignored);
+		note_exec(record, "exec-back", false);
+	} else {
+		record->new_build = g_strdup(MOLT_VERSION);
+		note_exec(record, "exec", true);
+	}
 	update->progress.begun_ns = envelope->begun_ns;
 	update->progress.connected_ns = envelope->begun_ns;
 	update->progress.stopped_ns = record->paused_ns;
@@ -328,7 +337,7 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 		.run = {.table = &exec_target_table,
 			.ctx = et,
 			.record = update->record,
-			.is_new = true,
+			.is_new = !owned->rollback,
 			.finished = et_finished},
 	};
 	*channels = (struct migration_channels){0};
