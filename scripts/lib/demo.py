@@ -130,8 +130,9 @@ class Programme:
         self.claim(not wrong and right >= status["disk_seq"],
                    "nor as the host reads the image afterwards",
                    f"{right} records right, {len(wrong)} wrong {wrong[:3] or ''}")
+        slowness = f"; {line.slowness} remarks on a slow processor" if line.slowness else ""
         self.claim(not line.kmsg, "the guest's kernel has nothing to complain of",
-                   "\n         ".join(line.kmsg[:10]) or "no warning in its log")
+                   "\n         ".join(line.kmsg[:10]) or f"no warning in its log{slowness}")
         self.claim(abs(drift_ns) < CLOCK_LIMIT_NS, "the guest's clock kept time with the host's",
                    f"{drift_ns / 1e6:+.2f} ms apart after {last.up_ns / 1e9 - ups[0] / 1e9:.1f} s "
                    f"and {sum(self.pauses_ns) / 1e6:.1f} ms of pauses")

@@ -41,7 +41,7 @@ class Reporter:
 
     def pytest_runtest_logreport(self, report):
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        self.out.write(f"{MARK}{json.dumps(data)}\n")
+        self.out.write(f"\n{MARK}{json.dumps(data)}\n")
 
 
 def kvm_usable():
@@ -89,8 +89,9 @@ class Relay:
         for name in ("MOLT_BUILD", "MOLT_GUEST_IMAGE"):
             if name in os.environ:
                 command += ["-e", f"{name}={os.environ[name]}"]
-        command += ["--", "/usr/bin/python3", "-B", "-m", "pytest", "-p", "no:terminal",
-                    "-p", "no:cacheprovider", "--rootdir", str(self.config.rootpath)]
+        command += ["--", "/usr/bin/python3", "-B", "-m", "pytest", "-q", "--tb=short",
+                    "--no-summary", "-p", "no:cacheprovider", "--rootdir",
+                    str(self.config.rootpath)]
         if self.config.option.maxfail:
             command += ["--maxfail", str(self.config.option.maxfail)]
         command += [str(self.config.rootpath / nodeid) for nodeid in self.items]

@@ -7,12 +7,11 @@ import re
 import pytest
 
 from stock import image_records
-from vm import wait_for_change
 
 MIX = ("exec", "transfer", "transfer", "exec", "exec", "transfer", "exec", "transfer", "transfer",
        "exec")
 # Fills, copies and compares memory for ever; counts the rounds in /load.
-LOAD = ('sh (i=0; while :; do i=$((i+1)); dd if=/dev/urandom of=/a bs=64k count=16 2>/dev/null; '
+LOAD = ('(i=0; while :; do i=$((i+1)); dd if=/dev/urandom of=/a bs=64k count=16 2>/dev/null; '
         'a=$(md5sum </a); cp /a /b; [ "$a" = "$(md5sum </b)" ] || echo bad >/load.bad; rm /b; '
         'echo $i >/load.new; mv /load.new /load; done) >/dev/null 2>&1 & echo $! >/load.pid')
 
@@ -24,7 +23,7 @@ def assert_healthy(guest):
     status = line.command("status")
     assert not line.holes, f"heartbeats lost: {line.holes}"
     assert line.kmsg == []
-    wrong = {name: status[name] for name in ("disk_bad", "clock_back", "kmsg_new", "dropped")
+    wrong = {name: status[name] for name in ("disk_bad", "clock_back", "dropped")
              if status[name]}
     assert not wrong, status
     return status
@@ -40,7 +39,7 @@ def kernel_of(line):
 
 
 def rounds(line):
-    return int(line.shell("cat /load"))
+    return int(line.shell("cat /load 2>/dev/null || echo 0"))
 
 
 def wait_rounds(line, more):
@@ -64,8 +63,8 @@ def test_finds_the_devices(guest):
     assert line.shell("nproc").strip() == "1"
     ids = line.shell("cat /sys/bus/pci/devices/*/vendor").split()
     assert ids.count("0x1af4") == 2, ids
-    drivers = line.shell("ls /sys/bus/virtio/drivers/*/ | grep virtio").split()
-    assert sorted(drivers) == ["virtio0", "virtio1"], drivers
+    drivers = line.shell("ls -d /sys/bus/virtio/drivers/*/virtio[0-9]").split()
+    assert sorted(path.split("/")[-2] for path in drivers) == ["virtio_blk", "virtio_rng"]
     assert line.shell("cat /sys/block/vda/size").strip() == str((32 << 20) // 512)
     assert line.shell("cat /sys/devices/system/clocksource/clocksource0/"
                       "available_clocksource").split()[0] == "kvm-clock"
@@ -82,7 +81,7 @@ def test_rng_feeds_hwrng(guest):
 
 def test_ten_updates_under_load(guest):
     line = guest.line
-    line.shell(LOAD[3:])
+    line.shell(LOAD)
     wait_rounds(line, 2)
     first = line.wait_beats(1)
     before_ns = line.clock_offset_ns()
@@ -148,18 +147,19 @@ def test_reboots_after_updates(guest):
 
 
 def test_update_while_it_boots(guest):
+    """Each update meets another moment of the boot: the kernel has said something new since."""
     line = guest.line
     boots = line.boots
     line.send("reboot")
     guest.qmp.wait_event("RESET", timeout=60, guest=True)
     updates = 0
-    while line.boots == boots:
+    while line.boots == boots and updates < 8:
+        said = len(line.other)
         guest.update(("exec", "transfer")[updates % 2])
         updates += 1
-        wait_for_change(None, 0.5)
-        assert updates < 200, "does not come up again"
+        line.wait(lambda said=said: len(line.other) > said + 1, "progress of the boot")
     line.wait_boot(boots + 1)
-    assert updates >= 2
+    assert updates >= 3
     assert_healthy(guest)
 
 
