@@ -167,16 +167,11 @@ static enum stage_result et_main(void *ctx, GError **error)
 	return STAGE_DONE;
 }
 
-static void et_main_named(struct incoming *in)
-{
-	if (g_strcmp0(stage_run_pending(&in->run), "main") == 0)
-		stage_run_continue(&in->run, NULL);
-}
-
 static GBytes *read_file(const struct migration_address *address, GError **error)
 {
 	autofd int fd = -1;
 	GBytes *state;
+	char beyond;
 
 	if (address->transport != MIGRATION_FILE) {
 		error_set_generic(error, "the state of an exec is in a file: use file:");
@@ -186,15 +181,54 @@ static GBytes *read_file(const struct migration_address *address, GError **error
 	if (fd < 0)
 		return NULL;
 	state = channel_read_state(fd, clock_deadline_ms(STATE_READ_MS), error);
+	if (state && read(fd, &beyond, 1) > 0) {
+		g_clear_pointer(&state, g_bytes_unref);
+		error_set_generic(error, "something follows the state");
+	}
 	if (!state)
 		g_prefix_error(error, "'%s': ", address->path);
 	return state;
+}
+
+/*
+ * migrate-incoming has come.  With exit-on-error off, a file that holds no such state is reported and
+ * another one may be named; nothing has been touched so far.
+ */
+static void et_main_named(struct incoming *in)
+{
+	struct exec_target *et = (struct exec_target *)in;
+	struct migration_progress *progress = &in->update->progress;
+	g_autoptr(GError) error = NULL;
+
+	if (g_strcmp0(stage_run_pending(&in->run), "main") != 0)
+		return;
+	if (progress->status == MIGRATION_FAILED) {
+		migration_progress_set(progress, MIGRATION_SETUP);
+		migration_progress_set(progress, MIGRATION_ACTIVE);
+	}
+	if (!in->exit_on_error) {
+		et->state = read_file(in->channels.main, &error);
+		if (et->state && !update_check_state(et->state, in->offer, &error))
+			g_clear_pointer(&et->state, g_bytes_unref);
+	}
+	if (!error) {
+		g_clear_pointer(&progress->error_desc, g_free);
+		stage_run_continue(&in->run, NULL);
+		return;
+	}
+	g_clear_pointer(&in->channels.main, migration_address_free);
+	in->started = false;
+	migration_progress_fail(progress, error->message);
+	migration_progress_set(progress, MIGRATION_FAILING);
+	migration_progress_set(progress, MIGRATION_FAILED);
 }
 
 static enum stage_result et_state(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 
+	if (et->state)
+		return STAGE_DONE;
 	if (et->base.channels.main && !et->envelope->rollback)
 		et->state = read_file(et->base.channels.main, error);
 	else

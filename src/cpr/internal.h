@@ -92,6 +92,9 @@ extern const struct state_desc update_state_desc;
 /** update_machine_ready() - There is a machine now: tell who waits. */
 void update_machine_ready(struct update *update);
 
+/** update_check_state() - Whether @state is undamaged and the offer's; nothing is touched. */
+bool update_check_state(GBytes *state, const struct offer *offer, GError **error);
+
 /** update_load() - Load the machine from @state, which must be the offer's. */
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
 

@@ -35,6 +35,13 @@ static bool check_session(struct state_reader *reader, const struct offer *offer
 	return true;
 }
 
+bool update_check_state(GBytes *state, const struct offer *offer, GError **error)
+{
+	autoptr(state_reader) reader = state_reader_open(state, error);
+
+	return reader && check_session(reader, offer, error);
+}
+
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error)
 {
 	autoptr(state_reader) reader = state_reader_open(state, error);
