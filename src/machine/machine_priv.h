@@ -4,6 +4,7 @@
 
 #include "machine/loader.h"
 #include "machine/machine.h"
+#include "state/state.h"
 
 /** struct machine_listener - One machine_add_listener() */
 struct machine_listener {
@@ -73,3 +74,6 @@ bool board_boot(struct machine *machine, GError **error);
 /** board_teardown() - Undo board_build(); accepts a half-built board.  @disown: see
  * machine_disown(). */
 void board_teardown(struct machine *machine, bool disown);
+
+/** machine_state_desc - The machine's own section, of a struct that only machine_state.c knows */
+extern const struct state_desc machine_state_desc;

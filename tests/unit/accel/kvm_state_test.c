@@ -21,25 +21,6 @@ static void test_lint(void)
 	}
 }
 
-/* docs/schema/ of the sections; MOLT_WRITE_SCHEMA writes the files. */
-static void test_committed_schema(void)
-{
-	for (size_t i = 0; i < G_N_ELEMENTS(descs); i++) {
-		g_autofree char *file = g_strdup_printf("%s.txt", descs[i]->name);
-		g_autofree char *path = g_build_filename(g_getenv("MOLT_SOURCE_ROOT"), "docs",
-							 "schema", file, NULL);
-		g_autofree char *committed = NULL;
-		GString *out = g_string_new(NULL);
-
-		state_schema_write(descs[i], out);
-		if (g_getenv("MOLT_WRITE_SCHEMA"))
-			g_assert_true(g_file_set_contents(path, out->str, -1, NULL));
-		g_assert_true(g_file_get_contents(path, &committed, NULL, NULL));
-		g_assert_cmpstr(out->str, ==, committed);
-		g_string_free(out, TRUE);
-	}
-}
-
 static void fill(void *p, size_t n, uint32_t seed)
 {
 	for (size_t i = 0; i < n; i++)
@@ -174,8 +155,6 @@ int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/accel/kvm_state/lint", test_lint);
-	if (g_getenv("MOLT_SOURCE_ROOT"))
-		g_test_add_func("/accel/kvm_state/committed_schema", test_committed_schema);
 	g_test_add_func("/accel/kvm_state/round_trip", test_round_trip);
 	g_test_add_func("/accel/kvm_state/vcpu_rules", test_vcpu_rules);
 	g_test_add_func("/accel/kvm_state/chip_rules", test_chip_rules);

@@ -286,23 +286,6 @@ static inline void fake_hand_over(struct device *old, struct device *new)
 	g_assert_cmpmem(before->data, before->len, after->data, after->len);
 }
 
-/* docs/schema/ has the table as it is; MOLT_WRITE_SCHEMA writes the file. */
-static inline void fake_check_schema(const struct state_desc *desc)
-{
-	g_autofree char *file = g_strdup_printf("%s.txt", desc->name);
-	g_autofree char *path =
-		g_build_filename(g_getenv("MOLT_SOURCE_ROOT"), "docs", "schema", file, NULL);
-	g_autofree char *committed = NULL;
-	GString *out = g_string_new(NULL);
-
-	state_schema_write(desc, out);
-	if (g_getenv("MOLT_WRITE_SCHEMA"))
-		g_assert_true(g_file_set_contents(path, out->str, -1, NULL));
-	g_assert_true(g_file_get_contents(path, &committed, NULL, NULL));
-	g_assert_cmpstr(out->str, ==, committed);
-	g_string_free(out, TRUE);
-}
-
 static inline gboolean fake_late(void *opaque)
 {
 	g_test_message("nothing happened before the deadline");

@@ -151,28 +151,13 @@ static void test_subject(gconstpointer data)
 	}
 }
 
-static void test_schema(gconstpointer data)
-{
-	const struct subject *subject = data;
-	struct device *dev = subject->make();
-	GError *error = NULL;
-
-	state_desc_lint(dev->ops->state, &error);
-	g_assert_no_error(error);
-	if (subject->make != make_toy && g_getenv("MOLT_SOURCE_ROOT"))
-		fake_check_schema(dev->ops->state);
-	device_free(dev);
-}
-
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	for (uint32_t i = 0; i < G_N_ELEMENTS(subjects); i++) {
 		g_autofree char *fuzz = g_strconcat("/fuzz/", subjects[i].name, NULL);
-		g_autofree char *schema = g_strconcat("/schema/", subjects[i].name, NULL);
 
 		g_test_add_data_func(fuzz, &subjects[i], test_subject);
-		g_test_add_data_func(schema, &subjects[i], test_schema);
 	}
 	return g_test_run();
 }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "sample.h"
-#include "state/fdstore_priv.h"
 
 static void test_json(void)
 {
@@ -77,27 +76,11 @@ static void test_schema(void)
 	g_assert_cmpstr(out->str, ==, expected);
 }
 
-/* docs/schema/ of what src/state/ itself describes. */
-static void test_committed_schema(void)
-{
-	g_autofree char *path = g_build_filename(g_getenv("MOLT_SOURCE_ROOT"), "docs", "schema",
-						 "fd-manifest.txt", NULL);
-	g_autoptr(GString) out = g_string_new(NULL);
-	g_autoptr(GError) error = NULL;
-	g_autofree char *text = NULL;
-
-	g_file_get_contents(path, &text, NULL, &error);
-	g_assert_no_error(error);
-	state_schema_write(&fd_manifest_desc, out);
-	g_assert_cmpstr(out->str, ==, text);
-}
-
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/state/dump/json", test_json);
 	g_test_add_func("/state/dump/json-bounded", test_json_never_reads_past_a_list);
 	g_test_add_func("/state/schema/text", test_schema);
-	g_test_add_func("/state/schema/committed", test_committed_schema);
 	return g_test_run();
 }
