@@ -16,7 +16,8 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
-from stock import IMAGE, MOLT, StockVm, make_image  # noqa: E402
+from stock import IMAGE, StockVm, make_image  # noqa: E402
+from vm import MOLT  # noqa: E402
 
 MARK = "MOLT-REPORT "
 HOST_LIMIT_S = 1500
@@ -45,7 +46,7 @@ class Reporter:
 
 
 def kvm_usable():
-    probe = subprocess.run([sys.executable, "-B", ROOT / "scripts/lib/kvm-usable", MOLT],
+    probe = subprocess.run([sys.executable, "-B", ROOT / "scripts/lib/kvm-usable", "-t", "8", MOLT],
                            capture_output=True, text=True, check=False)
     return probe.returncode == 0, probe.stdout.strip() or probe.stderr.strip()
 

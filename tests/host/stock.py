@@ -21,7 +21,7 @@ import zlib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/system"), str(ROOT / "scripts/lib")]
 from initramfs import StockKernel  # noqa: E402
-from vm import MOLT, Vm, wait_for_change, wait_for_socket  # noqa: E402
+from vm import Vm, wait_for_socket  # noqa: E402
 
 IMAGE = os.environ.get("MOLT_GUEST_IMAGE", str(ROOT / "build/guest.cpio"))
 # What saves time in an emulated host.  On the line only its notices; warnings come as KMSG lines.
