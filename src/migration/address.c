@@ -199,7 +199,8 @@ char *migration_address_text(const struct migration_address *address)
 	case MIGRATION_FD:
 		return g_strdup_printf("fd:%s", address->fd_name);
 	case MIGRATION_FILE:
-		if (!address->offset)
+		/* A name that ends like an offset would be read as one. */
+		if (!address->offset && !strstr(address->path, ",offset="))
 			return g_strdup_printf("file:%s", address->path);
 		return g_strdup_printf("file:%s,offset=%" PRIu64, address->path, address->offset);
 	case MIGRATION_EXEC:
