@@ -262,7 +262,8 @@ struct ram_block *ram_block_new(const struct memory_backend_config *config, stru
 	if (!ram_page_size(block, error) || !ram_map(block, error))
 		return NULL;
 	ram_advise(block, config);
-	if (config->prealloc && !ram_block_populate(block, error))
+	/* A predecessor's memory has its pages; mapping them is the successor's choice of time. */
+	if (config->prealloc && !block->inherited && !ram_block_populate(block, error))
 		return NULL;
 	return g_steal_pointer(&block);
 }
