@@ -1,18 +1,28 @@
-// Watches a counter in a guest's shared RAM from outside and records every time it stood still.
+// Watches counters in a guest's shared RAM from outside and records every time they stood still.
 // SPDX-License-Identifier: Apache-2.0
 
 /*
- * usage: gap FILE OFFSET
+ * usage: gap FILE OFFSET STRIDE COUNT POLL_US
  *
- * Maps the 64-bit counter at OFFSET of FILE and looks at it every POLL_NS until standard input
- * closes.  Then prints one JSON object: the number of looks, the longest interval between two looks
- * (what this observer itself missed), and every gap above REPORT_NS as [start_ns, length_ns] on
- * CLOCK_MONOTONIC, longest first.  A gap is the time from the last change seen to the next change
- * seen: QEMU stops the guest's clock in its pause, so only an outside observer sees all of it.
+ * Maps COUNT 64-bit counters, STRIDE bytes apart and all in one page, at OFFSET of FILE; looks at
+ * them every POLL_US until standard input closes; prints one JSON object:
+ *
+ *   looks, longest-look-ns   how often, and the longest time between two looks: what this observer
+ *			      itself may have missed, to be compared with the gaps
+ *   realtime		      whether it ran as SCHED_FIFO, so that nothing ordinary delays a look
+ *   whole		      gaps in which no counter moved: the VM as a whole stood still
+ *   any		      gaps of single counters, of whichever vCPU
+ *
+ * A gap is [start_ns, length_ns] on CLOCK_MONOTONIC, from the last change seen to the next; only
+ * those above REPORT_NS count, longest first, at most MAX_PRINTED.  One that is still open at the
+ * end is left out.  QEMU stops the guest's clock in its pause: only from outside all of it is seen.
  */
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,13 +31,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#define POLL_NS	    20000
-#define REPORT_NS   100000
-#define MAX_GAPS    100000
-#define STDIN_EVERY 64
+#define PAGE_BYTES   4096
+#define REPORT_NS    100000
+#define MAX_GAPS     1000000
+#define MAX_PRINTED  100
+#define MAX_COUNTERS 64
+#define STDIN_EVERY  64
+#define FIFO_PRIO    10
 
 struct gap {
 	uint64_t start_ns, length_ns;
+};
+
+struct gap_list {
+	struct gap *gaps;
+	size_t n;
 };
 
 static uint64_t now_ns(void)
@@ -45,7 +63,7 @@ static int by_length(const void *a, const void *b)
 	return (x->length_ns < y->length_ns) - (x->length_ns > y->length_ns);
 }
 
-static int stdin_closed(void)
+static bool stdin_closed(void)
 {
 	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
 	char c;
@@ -53,51 +71,106 @@ static int stdin_closed(void)
 	return poll(&p, 1, 0) > 0 && read(STDIN_FILENO, &c, 1) <= 0;
 }
 
+static bool run_realtime(void)
+{
+	struct sched_param param = {.sched_priority = FIFO_PRIO};
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	return sched_setscheduler(0, SCHED_FIFO, &param) == 0;
+}
+
+static void add(struct gap_list *list, uint64_t from_ns, uint64_t to_ns)
+{
+	if (to_ns - from_ns > REPORT_NS && list->n < MAX_GAPS)
+		list->gaps[list->n++] = (struct gap){from_ns, to_ns - from_ns};
+}
+
+static void print(const char *name, struct gap_list *list)
+{
+	qsort(list->gaps, list->n, sizeof(list->gaps[0]), by_length);
+	printf(", \"%s\": [", name);
+	for (size_t i = 0; i < list->n && i < MAX_PRINTED; i++)
+		printf("%s[%" PRIu64 ", %" PRIu64 "]", i ? ", " : "", list->gaps[i].start_ns,
+		       list->gaps[i].length_ns);
+	printf("]");
+}
+
+/* @counters: @n of them, @stride apart in 64-bit words. */
+static void watch(const volatile uint64_t *counters, size_t stride, size_t n, uint64_t poll_us,
+		  bool realtime)
+{
+	struct timespec pause = {.tv_nsec = (long)poll_us * 1000};
+	struct gap_list whole = {calloc(MAX_GAPS, sizeof(struct gap)), 0};
+	struct gap_list any = {calloc(MAX_GAPS, sizeof(struct gap)), 0};
+	uint64_t value[MAX_COUNTERS], changed_ns[MAX_COUNTERS];
+	uint64_t whole_ns = now_ns(), look_ns = whole_ns, longest_ns = 0, looks = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		value[i] = counters[i * stride];
+		changed_ns[i] = whole_ns;
+	}
+	while (looks++ % STDIN_EVERY || !stdin_closed()) {
+		bool moved = false;
+		uint64_t t;
+
+		nanosleep(&pause, NULL);
+		t = now_ns();
+		for (size_t i = 0; i < n; i++) {
+			uint64_t seen = counters[i * stride];
+
+			if (seen == value[i])
+				continue;
+			add(&any, changed_ns[i], t);
+			value[i] = seen;
+			changed_ns[i] = t;
+			moved = true;
+		}
+		if (moved) {
+			add(&whole, whole_ns, t);
+			whole_ns = t;
+		}
+		if (t - look_ns > longest_ns)
+			longest_ns = t - look_ns;
+		look_ns = t;
+	}
+	printf("{\"looks\": %" PRIu64 ", \"longest-look-ns\": %" PRIu64 ", \"realtime\": %s", looks,
+	       longest_ns, realtime ? "true" : "false");
+	print("whole", &whole);
+	print("any", &any);
+	printf("}\n");
+	free(whole.gaps);
+	free(any.gaps);
+}
+
 int main(int argc, char **argv)
 {
-	static struct gap gaps[MAX_GAPS];
-	struct timespec pause = {.tv_nsec = POLL_NS};
-	uint64_t offset, value, changed_ns, look_ns, longest_look_ns = 0, looks = 0;
-	volatile uint64_t *counter;
-	size_t n = 0;
+	uint64_t offset, stride, n, poll_us;
 	char *page;
 	int fd;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: gap FILE OFFSET\n");
+	if (argc != 6) {
+		fprintf(stderr, "usage: gap FILE OFFSET STRIDE COUNT POLL_US\n");
 		return 2;
 	}
 	offset = strtoull(argv[2], NULL, 0);
+	stride = strtoull(argv[3], NULL, 0);
+	n = strtoull(argv[4], NULL, 0);
+	poll_us = strtoull(argv[5], NULL, 0);
+	if (n < 1 || n > MAX_COUNTERS || poll_us < 1 || poll_us > 100000 || offset % 8 ||
+	    stride % 8 || stride > PAGE_BYTES ||
+	    offset % PAGE_BYTES + (n - 1) * stride + 8 > PAGE_BYTES) {
+		fprintf(stderr, "gap: these counters are not in one page\n");
+		return 2;
+	}
 	fd = open(argv[1], O_RDONLY | O_CLOEXEC);
-	page = fd < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, offset & ~4095ULL);
+	page = fd < 0 ? MAP_FAILED
+		      : mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED, fd,
+			     (off_t)(offset & ~(uint64_t)(PAGE_BYTES - 1)));
 	if (page == MAP_FAILED) {
 		perror(argv[1]);
 		return 1;
 	}
-	counter = (volatile uint64_t *)(page + (offset & 4095));
-	prctl(PR_SET_TIMERSLACK, 1);
-	value = *counter;
-	changed_ns = look_ns = now_ns();
-	while (looks++ % STDIN_EVERY || !stdin_closed()) {
-		uint64_t seen, t;
-
-		nanosleep(&pause, NULL);
-		seen = *counter;
-		t = now_ns();
-		if (t - look_ns > longest_look_ns)
-			longest_look_ns = t - look_ns;
-		look_ns = t;
-		if (seen == value)
-			continue;
-		if (t - changed_ns > REPORT_NS && n < MAX_GAPS)
-			gaps[n++] = (struct gap){changed_ns, t - changed_ns};
-		value = seen;
-		changed_ns = t;
-	}
-	qsort(gaps, n, sizeof(gaps[0]), by_length);
-	printf("{\"looks\": %lu, \"longest-look-ns\": %lu, \"gaps\": [", looks, longest_look_ns);
-	for (size_t i = 0; i < n; i++)
-		printf("%s[%lu, %lu]", i ? ", " : "", gaps[i].start_ns, gaps[i].length_ns);
-	printf("]}\n");
+	watch((const volatile uint64_t *)(page + offset % PAGE_BYTES), stride / 8, n, poll_us,
+	      run_realtime());
 	return 0;
 }

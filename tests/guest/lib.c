@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "payload.h"
 
-#define COM1 0x3f8
+#define COM1	   0x3f8
+#define FIRST_FREE 0x400000ULL
 
 struct hvm_start_info {
 	uint32_t magic, version, flags, nr_modules;
@@ -102,15 +103,17 @@ uint64_t command_line_u64(const char *key, uint64_t def)
 	return value;
 }
 
-uint64_t ram_end(void)
+void ram_touch(void)
 {
 	const struct hvm_memmap_entry *map = (const void *)(uintptr_t)info()->memmap_paddr;
-	uint64_t end = 0;
 
-	for (uint32_t i = 0; i < info()->memmap_entries; i++)
-		if (map[i].type == 1 && map[i].addr + map[i].size > end)
-			end = map[i].addr + map[i].size;
-	return end;
+	for (uint32_t i = 0; i < info()->memmap_entries; i++) {
+		uint64_t from = map[i].addr > FIRST_FREE ? map[i].addr : FIRST_FREE;
+
+		for (uint64_t p = from; map[i].type == 1 && p < map[i].addr + map[i].size;
+		     p += 4096)
+			*(volatile uint64_t *)p = p;
+	}
 }
 
 void payload_begin(void)

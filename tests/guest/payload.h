@@ -97,8 +97,8 @@ bool command_line_has(const char *word);
 /** command_line_u64() - The number after "@key=" on the command line, @def if it is not there. */
 uint64_t command_line_u64(const char *key, uint64_t def);
 
-/** ram_end() - End of the last RAM range that the start info lists. */
-uint64_t ram_end(void);
+/** ram_touch() - Write to every page of RAM that no payload uses (from 4 MiB on). */
+void ram_touch(void);
 
 /** payload_begin() - Clear and announce the shared page: first thing in payload_main(). */
 void payload_begin(void);

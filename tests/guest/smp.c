@@ -1,4 +1,4 @@
-// Starts every other vCPU with INIT and SIPI; each counts in its own cache line.
+// Starts every other vCPU with INIT and SIPI; each counts in its own cache line.  "touch" as counter.c.
 // SPDX-License-Identifier: Apache-2.0
 #include "payload.h"
 
@@ -35,6 +35,8 @@ void payload_main(void *info)
 	volatile char *to = (volatile char *)TRAMPOLINE;
 
 	payload_begin();
+	if (command_line_has("touch"))
+		ram_touch();
 	APIC_SVR = 0x1ff; /* software enable */
 	for (const char *p = trampoline_start; p < trampoline_end; p++)
 		*to++ = *p;

@@ -1,0 +1,102 @@
+# Who is measured: molt, and the QEMUs that are there; how each is started with the same VM.
+# SPDX-License-Identifier: Apache-2.0
+import os
+import pathlib
+import re
+import subprocess
+
+
+class Contender:
+    """One VMM and machine.  .argv() describes the same VM to each; .modes are the updates it has."""
+
+    def __init__(self, name, command, machine, modes, env=None):
+        self.name, self.command, self.machine, self.modes = name, command, machine, modes
+        self.env = dict(os.environ, **(env or {}))
+
+    def argv(self, ram, qmp, cpus, extra=(), command_line="none"):
+        return [*self.command, "-machine", f"{self.machine},memory-backend=ram0,aux-ram-share=on",
+                "-accel", "kvm", "-smp", str(cpus), "-m", ram.mem, "-nodefaults",
+                "-display", "none", "-no-user-config", "-object",
+                f"memory-backend-file,id=ram0,size={ram.mem},mem-path={ram.path},share=on",
+                "-qmp", f"unix:{qmp},server=on,wait=off",
+                *self.boot(command_line), *extra]
+
+
+class Molt(Contender):
+    """Loads the payload itself, by PVH."""
+
+    def __init__(self, build):
+        super().__init__("molt", [f"{build}/src/molt"], "q35", ("transfer", "exec"))
+        self.payload = f"{build}/tests/guest/smp.elf"
+        self.version = "molt " + output([f"{build}/src/molt", "--version"]).split()[-1]
+
+    def prepare(self, ram, command_line):
+        ram.clear()
+
+    def boot(self, command_line):
+        return ["-cpu", "host", "-kernel", self.payload, "-append", command_line]
+
+
+class Qemu(Contender):
+    """
+    Starts the payload through bench/firmware.S: under PVM KVM, which emulates kernel code, SeaBIOS
+    takes many seconds.  The payload is put into the RAM file before, which only favours QEMU.
+    """
+
+    LOW_BYTES = {"q35": (0xB0000000, 0x80000000), "microvm": (0xC0000000, 0xC0000000)}
+
+    def __init__(self, path, machine, build):
+        command, env = direct_command(path)
+        text = output([*command, "--version"], env)
+        self.number = re.search(r"version ([0-9.]+)", text).group(1)
+        new = tuple(int(n) for n in self.number.split(".")[:2])
+        modes = ("transfer", "exec") if new >= (10, 2) else ("transfer",) if new >= (10, 0) else ()
+        super().__init__(f"QEMU {self.number} {machine}", command, machine, modes, env)
+        self.version = f"QEMU {self.number} ({path})"
+        self.payload = f"{build}/tests/guest/smp.elf"
+        self.firmware = f"{build}/bench/firmware.bin"
+
+    def prepare(self, ram, command_line):
+        # q35 moves the split down when the RAM does not fit below 2.75 GiB
+        limit, low = self.LOW_BYTES[self.machine]
+        ram.clear()
+        ram.load(self.payload, command_line, ram.size if ram.size < limit else low)
+
+    def boot(self, command_line):
+        # PVM KVM refuses to set an MSR that it lists (0x10a)
+        return ["-cpu", "host,-arch-capabilities", "-bios", self.firmware]
+
+
+def output(argv, env=None):
+    return subprocess.run(argv, check=True, capture_output=True, text=True,
+                          env=dict(os.environ, **(env or {}))).stdout
+
+
+def direct_command(path):
+    """
+    What the script that scripts/qemu-peer wrote would execute, and its environment: a shell in
+    front of QEMU would be part of its exec pause.
+    """
+    tree = pathlib.Path(path).resolve().parent
+    libraries = tree / "usr/lib/x86_64-linux-gnu"
+    if not (libraries / "ld-linux-x86-64.so.2").exists():
+        return [str(path)], {}
+    return ([str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries),
+             str(tree / "usr/bin/qemu-system-x86_64"), "-L", str(tree / "usr/share/qemu"),
+             "-L", str(tree / "usr/share/seabios")],
+            {"QEMU_MODULE_DIR": str(libraries / "qemu")})
+
+
+def found_qemus():
+    """What scripts/qemu-peer has set up, newest release first."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return [path for release in ("trixie", "bookworm")
+            if (path := cache / "molt/qemu" / release / "qemu-system-x86_64").exists()]
+
+
+def contenders(build, paths, everything=False):
+    """molt and each QEMU of @paths; if that is empty, the newest found, or all of them."""
+    if not paths:
+        paths = found_qemus()[:None if everything else 1]
+    return [Molt(build)] + [Qemu(path, machine, build) for path in paths
+                            for machine in ("q35", "microvm")]

@@ -1,0 +1,100 @@
+# The figures as Markdown tables.
+# SPDX-License-Identifier: Apache-2.0
+import statistics
+
+MS = 1e6
+
+
+def p99(values):
+    """The smallest value that at least 99 % do not exceed (with few runs, the largest)."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * 99 // 100) - 1)]
+
+
+def spread(values):
+    """min, median, p99 and max, in ms, as cells."""
+    return [f"{v / MS:.2f}" for v in (min(values), statistics.median(values), p99(values),
+                                      max(values))]
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def start_table(samples):
+    """@samples: {contender: [measure_start()]}"""
+    rows = []
+    for name, runs in samples.items():
+        rss = statistics.median(run["rss-bytes"] for run in runs) / (1 << 20)
+        rows.append([name, str(len(runs)), *spread([run["first-instruction-ns"] for run in runs]),
+                     f"{rss:.1f}"])
+    return table(["exec to first guest instruction, ms", "runs", "min", "median", "p99", "max",
+                  "RSS beside RAM, MiB"], rows)
+
+
+def floor_table(samples):
+    names = {"transfer": "kick, read and write one vCPU's state, one message there and back",
+             "exec": "exec, KVM VM with irqchip, PIT, memslot, vCPU"}
+    return table(["this machine's floor, ms", "runs", "min", "median", "p99", "max"],
+                 [[names[mode], str(len(values)), *spread(values)]
+                  for mode, values in samples.items()])
+
+
+def reported_ms(run):
+    """What the program itself says, in ms; None if it does not."""
+    record = run["reported"].get("update-record")
+    if record:
+        return record["pause-ns"] / MS
+    return run["reported"].get("downtime")
+
+
+def median_or_dash(values):
+    values = [v for v in values if v is not None]
+    return f"{statistics.median(values):.2f}" if values else "-"
+
+
+def update_rows(samples, own="molt"):
+    """@samples: {case: {contender: [measure_pause()]}}"""
+    for case, contenders in samples.items():
+        ours = statistics.median(r["gap-ns"] for r in contenders[own]) if contenders.get(own) else 0
+        for name, runs in contenders.items():
+            if not runs:
+                continue
+            gaps = [run["gap-ns"] for run in runs]
+            ratio = statistics.median(gaps) / ours if ours and case.mode != "none" else 0
+            yield [case.text(), name, str(len(runs)), *spread(gaps),
+                   f"{ratio:.1f}" if ratio else "-",
+                   f"{statistics.median(r['second-ns'] for r in runs) / MS:.2f}",
+                   f"{statistics.median(r['whole-ns'] for r in runs) / MS:.2f}",
+                   median_or_dash([reported_ms(r) for r in runs]),
+                   f"{max(r['longest-look-ns'] for r in runs) / MS:.2f}"]
+
+
+def update_table(samples):
+    return table(["pause seen from outside, ms", "", "runs", "min", "median", "p99", "max",
+                  "of molt's", "second gap", "whole VM", "own report", "poller's longest look"],
+                 list(update_rows(samples)))
+
+
+def phases(runs):
+    """Medians in ms of molt's phases from the pause on, in order: [(process, name, ms)]"""
+    found = {}
+    for run in runs:
+        record = run["reported"].get("update-record", {})
+        paused_ns = record.get("paused-at-ns", 0)
+        for phase in record.get("phases", []):
+            if phase["begin-ns"] + phase["ns"] >= paused_ns:
+                begin_ns = phase["begin-ns"] - paused_ns
+                found.setdefault((phase["process"], phase["name"]), []).append(
+                    (begin_ns, phase["ns"]))
+    medians = [(statistics.median(b for b, _ in values), process, name,
+                statistics.median(ns for _, ns in values))
+               for (process, name), values in found.items()]
+    return sorted(medians)
+
+
+def phase_table(case, runs):
+    rows = [[f"{process} {name}", f"{begin / MS:.3f}", f"{ns / MS:.3f}"]
+            for begin, process, name, ns in phases(runs)]
+    return table([f"where the time goes: {case.text()}", "begins after, ms", "takes, ms"], rows)
