@@ -107,14 +107,6 @@ bool update_continue(struct update *update, const char *state, GError **error)
 
 /* ---- migrate-incoming ---- */
 
-static void main_named(void *opaque)
-{
-	struct update *update = opaque;
-
-	if (update->incoming)
-		update->incoming->main_named(update->incoming);
-}
-
 bool update_incoming(struct update *update, const json_t *args, GError **error)
 {
 	struct incoming *in = update->incoming;
@@ -134,7 +126,11 @@ bool update_incoming(struct update *update, const json_t *args, GError **error)
 	in->exit_on_error = !exits || json_is_true(exits);
 	in->channels.main = g_steal_pointer(&channels.main);
 	migration_channels_clear(&channels);
-	loop_call_later(main_named, update);
+	/* At once: whoever asks for the status next finds the guest running. */
+	in->in_command = true;
+	in->main_named(in);
+	if (update->incoming)
+		update->incoming->in_command = false;
 	return true;
 }
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "cpr/holder.h"
 #include "cpr/internal.h"
 #include "machine/process.h"
@@ -17,11 +18,13 @@
  * struct exec_target - The update, from this side
  * @envelope:	What the old program left
  * @state:	The stream, until it is loaded
+ * @failure:	Why this program does not go on
  */
 struct exec_target {
 	struct incoming base;
 	struct envelope *envelope;
 	GBytes *state;
+	GError *failure;
 };
 
 /* ---- taking over what was left ---- */
@@ -290,6 +293,7 @@ static void et_free(struct incoming *in)
 	incoming_clear(in);
 	envelope_free(et->envelope);
 	g_clear_pointer(&et->state, g_bytes_unref);
+	g_clear_error(&et->failure);
 	g_free(et);
 }
 
@@ -321,23 +325,33 @@ static void et_arrived(struct exec_target *et)
 	et_free(&et->base);
 }
 
+static void go_back(void *opaque)
+{
+	struct exec_target *et = opaque;
+	struct update *update = et->base.update;
+	g_autoptr(GError) stuck = NULL;
+	json_t *record = update_record_to_json(update->record);
+
+	envelope_exec_back(et->envelope, update->inherited, record, et->failure->message, &stuck);
+	json_decref(record);
+	g_prefix_error(&stuck, "the guest is lost: %s; ", et->failure->message);
+	migration_progress_set(&update->progress, MIGRATION_FAILING);
+	incoming_failed(&et->base, stuck);
+}
+
 static void et_finished(void *ctx, enum stage_outcome outcome, const GError *error)
 {
 	struct exec_target *et = ctx;
-	struct update *update = et->base.update;
-	g_autoptr(GError) stuck = NULL;
-	json_t *record;
 
 	if (outcome != STAGE_OUTCOME_UNDONE) {
 		et_arrived(et);
 		return;
 	}
-	record = update_record_to_json(update->record);
-	envelope_exec_back(et->envelope, update->inherited, record, error->message, &stuck);
-	json_decref(record);
-	g_prefix_error(&stuck, "the guest is lost: %s; ", error->message);
-	migration_progress_set(&update->progress, MIGRATION_FAILING);
-	incoming_failed(&et->base, stuck);
+	et->failure = g_error_copy(error);
+	if (et->base.in_command)
+		loop_call_later(go_back, et);
+	else
+		go_back(et);
 }
 
 static void et_start(struct incoming *in)

@@ -175,6 +175,8 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
  * @channels:	From the command line, the main one perhaps from migrate-incoming
  * @started:	migrate-incoming was used, or not needed
  * @main_named:	Called when migrate-incoming has named the main channel
+ * @in_command:	migrate-incoming is on the stack: its reply comes before anything that ends this
+ *		program
  * @exit_on_error: A failure ends the process
  */
 struct incoming {
@@ -185,6 +187,7 @@ struct incoming {
 	void (*main_named)(struct incoming *in);
 	struct migration_channels channels;
 	bool started;
+	bool in_command;
 	bool exit_on_error;
 	struct offer *offer;
 };
