@@ -122,6 +122,16 @@ bool machine_preservable(struct machine *machine, GPtrArray *blockers, GError **
  */
 json_t *machine_device_tree(struct machine *machine);
 
+/**
+ * machine_check_takeover() - Whether this program could go on with a VM, from its description alone
+ * @config:	What it would be built from
+ * @tree:	machine_device_tree() of its owner, hostile until checked
+ *
+ * Knows every device and its properties, and can read every section's state.  Nothing on the host is
+ * touched.  Return: false with every difference in @error, one a line.
+ */
+bool machine_check_takeover(const struct vm_config *config, const json_t *tree, GError **error);
+
 /** machine_populate() - Fill the page tables of shared RAM outside of any pause. */
 bool machine_populate(struct machine *machine, GError **error);
 

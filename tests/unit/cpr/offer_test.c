@@ -6,6 +6,7 @@
 
 #include "cpr/offer.h"
 #include "cpr/record.h"
+#include "machine/machine.h"
 #include "options/command_line.h"
 
 static struct vm_config *config_of(const char *line)
@@ -216,6 +217,37 @@ static void test_hello(void)
 	json_decref(hello);
 }
 
+/* What the probe looks at beside the configuration: devices, and the versions of their state. */
+static void check_takeover(const char *line, const char *entries, const char *words)
+{
+	autoptr(vm_config) config = config_of(line);
+	g_autofree char *text = g_strdup_printf("{\"devices\":[%s]}", entries);
+	json_t *tree = json_loads(text, 0, NULL);
+	g_autoptr(GError) error = NULL;
+	bool ok = machine_check_takeover(config, tree, &error);
+
+	g_assert_nonnull(tree);
+	json_decref(tree);
+	g_assert_cmpint(ok, ==, words == NULL);
+	if (words && !strstr(error->message, words))
+		g_error("'%s' does not say '%s'", error->message, words);
+}
+
+#define SECTION(name, state, min) \
+	"{\"section\":\"" name "\",\"state\":\"" state "\",\"min-reader\":" min "}"
+
+static void test_takeover(void)
+{
+	check_takeover(VM, SECTION("isa/60/i8042", "i8042", "1"), NULL);
+	check_takeover(VM, SECTION("dev/0/none", "", "0"), NULL);
+	check_takeover(VM, SECTION("isa/60/i8042", "i8042", "99"),
+		       "isa/60/i8042: its state 'i8042' needs a reader of version 99");
+	check_takeover(VM, SECTION("pci/05.0/warp", "warp-drive", "1"),
+		       "pci/05.0/warp: its state 'warp-drive' is not known here");
+	check_takeover(VM " -device virtio-rng-pci,addr=5", "7, null, {}", NULL);
+	check_takeover(VM " -device warp-drive", "", "-device warp-drive: no such device");
+}
+
 /* ---- the record, which crosses in the same way ---- */
 
 static void test_record(void)
@@ -285,6 +317,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/offer/trees", test_trees);
 	g_test_add_func("/offer/adopt", test_adopt);
 	g_test_add_func("/offer/adopt-over-exec", test_adopt_over_exec);
+	g_test_add_func("/offer/takeover", test_takeover);
 	g_test_add_func("/offer/hello", test_hello);
 	g_test_add_func("/record/merge", test_record);
 	g_test_add_func("/record/hostile", test_hostile_record);
