@@ -61,6 +61,13 @@ static void update_ended(void *opaque, const GError *error)
 	end(program);
 }
 
+/* This process cannot start after all: the guest goes on where it came from. */
+static bool give_up(struct update *update, const GError *error)
+{
+	update_abandon(update, error->message);
+	return false;
+}
+
 static bool run(struct program *program, struct vm_config *config, char **argv, int *ready_fd,
 		GError **error)
 {
@@ -77,11 +84,11 @@ static bool run(struct program *program, struct vm_config *config, char **argv, 
 	pidfile = pidfile_new(update_config(update), update_fds(update), &none);
 	if (none) {
 		g_propagate_error(error, g_steal_pointer(&none));
-		return false;
+		return give_up(update, *error);
 	}
 	monitors = monitors_new(update, quit, program, error);
 	if (!monitors || !update_start(update, error))
-		return false;
+		return give_up(update, *error);
 	monitors_start(monitors);
 	process_ready(ready_fd);
 	g_main_loop_run(program->loop);
@@ -107,6 +114,8 @@ int main(int argc, char **argv)
 	if (config && config->daemonize && !update_resumes_process() &&
 	    process_daemonize(&ready_fd, &status, &error) == PROCESS_PARENT)
 		return status;
+	if (error)
+		update_exec_back(error->message);
 	signal(SIGPIPE, SIG_IGN);
 	program.loop = g_main_loop_new(NULL, FALSE);
 	g_unix_signal_add(SIGTERM, signalled, &program);

@@ -246,6 +246,7 @@ static enum stage_result et_load(void *ctx, GError **error)
 	bool ok = all_taken(update->inherited, error) &&
 		  update_load(update, et->state, et->base.offer, error);
 
+	update->progress.state_bytes = g_bytes_get_size(et->state);
 	g_clear_pointer(&et->state, g_bytes_unref);
 	return ok ? STAGE_DONE : STAGE_FAILED;
 }
@@ -359,6 +360,14 @@ static void et_start(struct incoming *in)
 	stage_run_start(&in->run);
 }
 
+static void et_abandon(struct incoming *in, const char *reason)
+{
+	struct exec_target *et = (struct exec_target *)in;
+
+	error_set_generic(&et->failure, "%s", reason);
+	go_back(et);
+}
+
 struct incoming *exec_target_new(struct update *update, struct envelope *envelope,
 				 struct migration_channels *channels, GError **error)
 {
@@ -378,6 +387,7 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 		.update = update,
 		.free = et_free,
 		.start = et_start,
+		.abandon = et_abandon,
 		.main_named = et_main_named,
 		.channels = *channels,
 		.exit_on_error = true,

@@ -174,6 +174,7 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
  * @start:	Begins
  * @channels:	From the command line, the main one perhaps from migrate-incoming
  * @started:	migrate-incoming was used, or not needed
+ * @abandon:	Give the guest back before @start; NULL: it is not here yet
  * @main_named:	Called when migrate-incoming has named the main channel
  * @in_command:	migrate-incoming is on the stack: its reply comes before anything that ends this
  *		program
@@ -184,6 +185,7 @@ struct incoming {
 	struct stage_run run;
 	void (*free)(struct incoming *in);
 	void (*start)(struct incoming *in);
+	void (*abandon)(struct incoming *in, const char *reason);
 	void (*main_named)(struct incoming *in);
 	struct migration_channels channels;
 	bool started;

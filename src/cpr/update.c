@@ -136,6 +136,12 @@ bool update_start(struct update *update, GError **error)
 	return true;
 }
 
+void update_abandon(struct update *update, const char *reason)
+{
+	if (update->incoming && update->incoming->abandon)
+		update->incoming->abandon(update->incoming, reason);
+}
+
 /* ---- hooks ---- */
 
 void update_set_extra(struct update *update, const struct update_extra *extra)

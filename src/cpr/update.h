@@ -45,6 +45,8 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
  *		update_exec_back(error->message);	returns if there is no way back
  *   update = update_new(config, argv, &error);
  *   update_on_end(), update_on_machine(), update_set_extra(), update_add_listener()
+ *   if (anything up to here fails)
+ *		update_abandon(update, error->message);
  *   update_start(update, &error);
  *   main loop
  *
@@ -93,6 +95,14 @@ void update_exec_back(const char *reason);
 struct update *update_new(struct vm_config *config, char **argv, GError **error);
 void update_free(struct update *update);
 DEFINE_CLEANUP(update, update_free)
+
+/**
+ * update_abandon() - This process cannot start after all, @reason: leave the guest where it came from
+ *
+ * After an exec that is the old program, which this process becomes again.  Return: if there is no
+ * guest to give back, or no way.
+ */
+void update_abandon(struct update *update, const char *reason);
 
 /** update_set_extra(), update_add_listener() - Hooks of the monitors; set before update_start(). */
 void update_set_extra(struct update *update, const struct update_extra *extra);

@@ -305,3 +305,19 @@ def test_bad_main_channel(vms):
     assert json.dumps(info["update-record"]["phases"])
     assert vm.open_fds() == fds
     vm.shared.assert_running()
+
+
+def test_successor_that_cannot_start(vms, tmp_path):
+    """The probe cannot see it; the new program goes back, and the guest and its monitor go on."""
+    vm = vms()
+    vm.shared.wait_started()
+    command = vm.argv + ["-incoming", f"file:{tmp_path}/s",
+                         "-pidfile", "/does/not/exist/pid"]
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
+    vm.qmp.cmd("migrate", uri=f"file:{tmp_path}/s")
+    info = vm.qmp.wait_status(("failed", "completed"))
+    assert info["status"] == "failed" and "/does/not/exist/pid" in info["error-desc"], info
+    assert info["update-record"]["result"] == "rolled-back"
+    vm.shared.assert_running()
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
