@@ -15,6 +15,7 @@
 /* How long a successor that owns the guest may take to say so before it is taken for granted. */
 #define REPORT_TICKS 5
 #define REPORT_MS    1000
+#define CLAIM_TICKS  2
 
 /* A process that is killed loses its sockets before its locks: how often to look again. */
 #define VERDICT_TICKS 100
@@ -311,9 +312,17 @@ static enum stage_result ts_commit(void *ctx, GError **error)
 static gboolean report_tick(void *opaque)
 {
 	struct transfer_source *ts = opaque;
+	const bool moved = owner_moved(ts->base.update->owner);
 
-	if (!owner_moved(ts->base.update->owner) || ++ts->ticks < REPORT_TICKS)
+	if (++ts->ticks < (moved ? REPORT_TICKS : CLAIM_TICKS))
 		return G_SOURCE_CONTINUE;
+	if (!moved) {
+		/* It hangs: if the lock is free, the guest is taken back. */
+		in_trouble(ts, g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+					   "the new process was given the guest, but did not take "
+					   "it"));
+		return G_SOURCE_REMOVE;
+	}
 	stage_run_continue(&ts->base.run,
 			   g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
 				       "the new process has the guest, but did not report"));

@@ -30,9 +30,11 @@ def running(vm):
     if not vm.alive():
         return False
     try:
+        if not vm.qmp:
+            vm.connect()
         vm.qmp.sock.settimeout(5)
         return vm.qmp.cmd("query-status", timeout=5)["running"]
-    except (EOFError, ConnectionError, TimeoutError, OSError):
+    except (AssertionError, EOFError, ConnectionError, TimeoutError, OSError):
         return False
 
 
@@ -99,6 +101,38 @@ def test_transfer_source(vms, table, stage, commit, fault):
         vm.transfer().shared.assert_running()
 
 
+def offer_guest(vm, new):
+    """Start the update if the successor got as far as listening."""
+    try:
+        wait_for_socket(new.cpr_path, 3)
+        vm.migrate_to(new)
+        return True
+    except (TimeoutError, QmpError):
+        return False
+
+
+def give_up_on_hung(vm, new):
+    """A hung successor: the old process gives up by itself, or when the operator cancels, or, once
+    the guest is the successor's, when the operator ends the successor.
+
+    Returns False if it hangs while it runs the guest: then only its monitor is dead."""
+    end = time.monotonic() + 8
+    cancelled = False
+    while vm.qmp.cmd("query-migrate").get("status") not in (
+            "failed", "completed", "cancelled", None):
+        if commit_reached(new):
+            return False
+        if time.monotonic() > end:
+            if cancelled:
+                break
+            vm.qmp.cmd("migrate_cancel")
+            cancelled = True
+            end += 4
+        wait_for_change(None, 0.05)
+    new.process.kill()
+    return not commit_reached(new)
+
+
 @pytest.mark.parametrize("table,stage,commit,fault", cases("transfer-target"))
 def test_transfer_target(vms, table, stage, commit, fault):
     """The successor fails, hangs or dies at each of its stages."""
@@ -106,61 +140,29 @@ def test_transfer_target(vms, table, stage, commit, fault):
     vm.shared.wait_started()
     before = vm.open_fds()
     new = vm.successor(env={"MOLT_FAULT": f"{table}:{stage}:{fault}"}, wait_qmp=False)
-    try:
-        wait_for_socket(new.cpr_path, 3)
-        vm.migrate_to(new)
-    except TimeoutError:
-        pass  # it failed before it listened
-    except QmpError:
-        pass
-    try:
-        new.connect()
-    except (AssertionError, ConnectionError):
-        pass
+    offered = offer_guest(vm, new)
     if fault == "hang":
-        wait_for_change(None, 0.3)
-        if not running_soon(vm, UPDATE_SECONDS):
-            if commit_reached(new):
-                new.shared.assert_running()  # only its monitor hangs
-                return
-            new.process.kill()
-            new.process.wait()
-    if new.qmp is None:
-        class Dead:
-            alive = staticmethod(lambda: False)
-            log_text = new.log_text
-        processes = [vm, Dead]
-    else:
-        processes = [vm, new]
-    if fault in ("kill", "exit", "abort"):
+        if not give_up_on_hung(vm, new):
+            new.shared.assert_running()
+            return
+    if fault in ("hang", "kill", "exit", "abort"):
         new.wait_exit(UPDATE_SECONDS)
-        if vm.qmp.cmd("query-migrate").get("status") not in (None, "none"):
-            vm.qmp.wait_status(("failed", "completed"), UPDATE_SECONDS)
-    if fault in ("kill", "exit", "abort") and commit_reached(new) and not running(vm):
+    if offered:
+        vm.qmp.wait_status(("failed", "cancelled", "completed"), UPDATE_SECONDS)
+    if not new.alive() and (commit or commit_reached(new)) and not running(vm):
         return  # it died with the guest in its hands: an ordinary crash
-    owner = wait_one_owner(processes, vm.shared)
-    if owner is vm:
-        new.process.kill()
-        new.process.wait()
-        info = vm.qmp.cmd("query-migrate")
-        if info.get("status") not in (None, "none"):
-            assert vm.qmp.wait_status(("failed",))["error-desc"]
-        next_vm = vm.successor()
-        assert sorted(vm.open_fds()) == before
-        wait_for_socket(next_vm.cpr_path)
-        vm.migrate_to(next_vm)
-        vm.qmp.wait_status(("completed",))
-        next_vm.shared.assert_running()
-
-
-def running_soon(vm, seconds):
-    """Whether @vm gives up on a peer that hangs, by itself, within its budgets."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if vm.qmp.cmd("query-migrate").get("status") in ("failed", "completed"):
-            return running(vm)
-        wait_for_change(None, 0.02)
-    return False
+    if wait_one_owner([vm, new], vm.shared) is new:
+        return
+    new.process.kill()
+    new.process.wait()
+    info = vm.qmp.cmd("query-migrate")
+    assert not offered or info["status"] == "cancelled" or info["error-desc"], info
+    next_vm = vm.successor()
+    assert sorted(vm.open_fds()) == before
+    wait_for_socket(next_vm.cpr_path)
+    vm.migrate_to(next_vm)
+    vm.qmp.wait_status(("completed",))
+    next_vm.shared.assert_running()
 
 
 def commit_reached(new):
