@@ -118,6 +118,7 @@ static void probe_done(void *opaque, const char *build, const GError *error)
 {
 	struct exec_source *es = opaque;
 
+	g_free(es->base.update->record->new_build);
 	es->base.update->record->new_build = g_strdup(build);
 	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
 }

@@ -95,6 +95,7 @@ static void settle_record(struct update *update, const struct envelope *envelope
 		(void)update_record_merge(record, json, true, &ignored);
 		note_exec(record, "exec-back", false);
 	} else {
+		g_free(record->new_build);
 		record->new_build = g_strdup(MOLT_VERSION);
 		note_exec(record, "exec", true);
 	}
