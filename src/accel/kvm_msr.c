@@ -131,26 +131,33 @@ static gint msr_compare(gconstpointer a, gconstpointer b)
 	return msr_rank(*(const uint32_t *)a) - msr_rank(*(const uint32_t *)b);
 }
 
-/* The kernel names what it knows, not what this vCPU has: keep what can be read. */
+/*
+ * The kernel names what it knows, not what this vCPU has: keep what can be read.  KVM_GET_MSRS stops
+ * at the first that cannot, so the list is gone through in as few calls as that allows.
+ */
 bool kvm_msrs_probe(struct kvm_vm *vm, GError **error)
 {
 	g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-	uint64_t value;
 
 	if (!msr_list_kernel(vm, list, error))
 		return false;
 	msr_list_extra(&vm->vcpus[0], list);
 	g_array_sort(list, msr_compare); /* stable: the kernel's order otherwise */
 	for (guint i = 0; i < list->len; i++) {
-		uint32_t index = g_array_index(list, uint32_t, i);
+		const uint32_t n = MIN(list->len - i, MSR_BATCH);
+		union msr_batch batch = {.msrs.nmsrs = n};
+		int n_read;
 
-		if (!msr_read(&vm->vcpus[0], index, &value))
-			continue;
-		if (vm->n_msrs == KVM_SAVED_MSRS_MAX)
+		for (uint32_t k = 0; k < n; k++)
+			batch.msrs.entries[k].index = g_array_index(list, uint32_t, i + k);
+		n_read = MAX(ioctl(vm->vcpus[0].fd, KVM_GET_MSRS, &batch), 0);
+		if (vm->n_msrs + n_read > KVM_SAVED_MSRS_MAX)
 			return error_set_generic(error,
 						 "this kernel's KVM has more than %d MSRs to save",
 						 KVM_SAVED_MSRS_MAX);
-		vm->msr_index[vm->n_msrs++] = index;
+		for (int k = 0; k < n_read; k++)
+			vm->msr_index[vm->n_msrs++] = batch.msrs.entries[k].index;
+		i += (uint32_t)n_read - ((uint32_t)n_read == n); /* skip the one that stopped it */
 	}
 	return true;
 }
