@@ -94,6 +94,10 @@ void kvm_vm_run(struct kvm_vm *vm);
 void kvm_vm_pause(struct kvm_vm *vm);
 bool kvm_vm_running(const struct kvm_vm *vm);
 
+/** kvm_vm_entered_ns() - When the first vCPU left its parking place after the last kvm_vm_run() that
+ * found them parked; 0 if none has yet.  The main thread may be late to ask: the vCPUs want its CPU. */
+uint64_t kvm_vm_entered_ns(struct kvm_vm *vm);
+
 /**
  * kvm_vm_stop_clock(), kvm_vm_start_clock() - Freeze kvmclock for a stopped guest (stop and cont)
  *

@@ -93,6 +93,7 @@ struct kvm_vm {
 	GMutex lock;
 	GCond parked;
 	bool running;
+	uint64_t entered_ns; /* see kvm_vm_entered_ns() */
 	bool quit;
 	struct vcpu *vcpus;
 	uint32_t n_vcpus;

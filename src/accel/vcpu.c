@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "accel/kvm_internal.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -228,6 +229,8 @@ static void *vcpu_thread(void *opaque)
 			vcpu_run_job(vcpu);
 		} else if (vm->running && !vcpu->blocked) {
 			vcpu->parked = false;
+			if (!vm->entered_ns)
+				vm->entered_ns = clock_now_ns();
 			__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
 			g_mutex_unlock(&vm->lock);
 			vcpu_enter_guest(vcpu);
@@ -277,11 +280,22 @@ void vcpus_stop(struct kvm_vm *vm)
 
 /* ---- run, pause, jobs: the main thread's side ---- */
 
+uint64_t kvm_vm_entered_ns(struct kvm_vm *vm)
+{
+	uint64_t entered_ns;
+
+	g_mutex_lock(&vm->lock);
+	entered_ns = vm->entered_ns;
+	g_mutex_unlock(&vm->lock);
+	return entered_ns;
+}
+
 void kvm_vm_run(struct kvm_vm *vm)
 {
 	g_mutex_lock(&vm->lock);
 	if (!vm->running) {
 		vm->running = true;
+		vm->entered_ns = 0;
 		for (uint32_t i = 0; i < vm->n_vcpus; i++)
 			g_cond_signal(&vm->vcpus[i].wake);
 	}

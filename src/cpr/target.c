@@ -54,6 +54,13 @@ bool update_load(struct update *update, GBytes *state, const struct offer *offer
 	return false;
 }
 
+static uint64_t running_since(struct machine *machine)
+{
+	uint64_t entered_ns = kvm_vm_entered_ns(machine_kvm(machine));
+
+	return entered_ns ? entered_ns : clock_now_ns();
+}
+
 void update_go(struct update *update)
 {
 	const enum runstate was = machine_loaded_runstate(update->machine);
@@ -63,7 +70,7 @@ void update_go(struct update *update)
 	else
 		(void)machine_set_runstate(update->machine,
 					   was == RUNSTATE_RUNNING ? RUNSTATE_PAUSED : was, NULL);
-	update->record->running_ns = update->progress.resumed_ns = clock_now_ns();
+	update->record->running_ns = update->progress.resumed_ns = running_since(update->machine);
 	log_info("took over the guest");
 }
 
