@@ -369,8 +369,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/chardev/file", test_file);
 	g_test_add_func("/chardev/file-takeover", test_file_takeover);
 	g_test_add_func("/chardev/pipe", test_pipe);
-	g_test_add_func("/chardev/pty", test_pty);
-	g_test_add_func("/chardev/stdio", test_stdio);
+	g_test_add_func("/chardev/pty", needs_pty(test_pty));
+	g_test_add_func("/chardev/stdio", needs_pty(test_stdio));
 	g_test_add_func("/chardev/ringbuf", test_ringbuf);
 	g_test_add_func("/chardev/mux", test_mux);
 	g_test_add_func("/chardev/one-frontend", test_one_frontend);

@@ -7,6 +7,7 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <poll.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,23 @@
 #include "backend/chardev/chardev.h"
 #include "base/fd.h"
 #include "state/fdstore.h"
+
+static inline void skip_without_pty(void)
+{
+	g_test_skip("no pseudo terminals here");
+}
+
+/** needs_pty() - @test, or a skip where there are no pseudo terminals (no devpts, as in a chroot) */
+static inline GTestFunc needs_pty(GTestFunc test)
+{
+	char name[64] = "";
+	int master = -1, slave = -1;
+	bool missing = openpty(&master, &slave, name, NULL, NULL) < 0 || access(name, R_OK) < 0;
+
+	fd_close(&master);
+	fd_close(&slave);
+	return missing ? skip_without_pty : test;
+}
 
 /** struct recorder - A frontend that notes what it is told */
 struct recorder {

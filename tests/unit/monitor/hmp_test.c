@@ -276,6 +276,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/hmp/waiting", test_waiting);
 	g_test_add_func("/hmp/in-qmp", test_in_qmp);
 	g_test_add_func("/hmp/exec", test_exec);
-	g_test_add_func("/hmp/mux-terminal", test_mux_terminal);
+	g_test_add_func("/hmp/mux-terminal", needs_pty(test_mux_terminal));
 	return g_test_run();
 }
