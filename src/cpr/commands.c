@@ -57,6 +57,27 @@ static bool start(struct update *update, enum migration_mode mode,
 	return exec_source_start(update, channels, error);
 }
 
+/* An update goes on when no monitor's callback is on the stack. */
+static void go_on(void *opaque)
+{
+	struct update *update = opaque;
+	struct outgoing *out = update->outgoing;
+	const char *pending = out ? stage_run_pending(&out->run) : NULL;
+
+	if (g_strcmp0(pending, "switchover") == 0 || g_strcmp0(pending, "window") == 0)
+		stage_run_continue(&out->run, NULL);
+}
+
+/* The second step of a two-step transfer; it may come before the successor's main channel is named. */
+static bool resume(struct update *update, GError **error)
+{
+	if (!update->outgoing || !update->progress.ready || update->outgoing->resumed)
+		return error_set_generic(error, "Cannot resume if there is no paused migration");
+	update->outgoing->resumed = true;
+	loop_call_later(go_on, update);
+	return true;
+}
+
 bool update_migrate(struct update *update, const json_t *args, GError **error)
 {
 	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
@@ -64,7 +85,7 @@ bool update_migrate(struct update *update, const json_t *args, GError **error)
 	bool ok;
 
 	if (json_is_true(json_object_get(args, "resume")))
-		return error_set_generic(error, "Cannot resume if there is no paused migration");
+		return resume(update, error);
 	if (!check_mode(mode, error) || !parse_channels(mode, args, &channels, error))
 		return false;
 	ok = start(update, mode, &channels, error);
@@ -81,16 +102,6 @@ void update_cancel(struct update *update)
 	out->cancelled = true;
 	stage_run_continue(&out->run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
 						  "cancelled by migrate_cancel"));
-}
-
-/* An update goes on when no monitor's callback is on the stack. */
-static void go_on(void *opaque)
-{
-	struct update *update = opaque;
-	struct outgoing *out = update->outgoing;
-
-	if (out && g_strcmp0(stage_run_pending(&out->run), "switchover") == 0)
-		stage_run_continue(&out->run, NULL);
 }
 
 bool update_continue(struct update *update, const char *state, GError **error)

@@ -121,6 +121,7 @@ void update_log_record(const struct update *update);
  * @state:	The saved stream of the VM
  * @sessions:	The saved stream of the process; NULL without @with_sessions
  * @cancelled:	The failure is migrate_cancel's
+ * @resumed:	Capability cpr-two-step: migrate with resume has been given
  */
 struct outgoing {
 	struct update *update;
@@ -136,6 +137,7 @@ struct outgoing {
 	GBytes *state;
 	GBytes *sessions;
 	bool cancelled;
+	bool resumed;
 };
 
 /** outgoing_init() - Fill the common part; @channels are taken. */

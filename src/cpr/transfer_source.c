@@ -212,9 +212,26 @@ static enum stage_result ts_ready(void *ctx, GError **error)
 	return await(ctx, FRAME_READY);
 }
 
+static bool two_step(const struct transfer_source *ts)
+{
+	return ts->base.update->capabilities.on[MIGRATION_CAP_CPR_TWO_STEP];
+}
+
 static enum stage_result ts_main(void *ctx, GError **error)
 {
-	return await(ctx, FRAME_MAIN_READY);
+	struct transfer_source *ts = ctx;
+
+	if (two_step(ts))
+		migration_progress_ready(&ts->base.update->progress);
+	return await(ts, FRAME_MAIN_READY);
+}
+
+/* The manager's time: both monitors answer, nothing has stopped, migrate_cancel ends it. */
+static enum stage_result ts_window(void *ctx, GError **error)
+{
+	const struct transfer_source *ts = ctx;
+
+	return two_step(ts) && !ts->base.resumed ? STAGE_PENDING : STAGE_DONE;
 }
 
 /* Nothing but silence is expected on the main channel. */
@@ -352,6 +369,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "fds",        20000,  false, ts_fds,            NULL },
 	{ "ready",      300000, false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
+	{ "window",     0,      false, ts_window,         NULL },
 	{ "join",       5000,   false, ts_join,           ts_leave },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },

@@ -48,6 +48,7 @@ static const struct capability capabilities[] = {
 	{"switchover-ack", NOT_OFFERED, "the successor always acknowledges in the CPR modes"},
 	{"dirty-limit", NOT_OFFERED, NO_COPY},
 	{"mapped-ram", NOT_OFFERED, NO_COPY},
+	{"cpr-two-step", MIGRATION_CAP_CPR_TWO_STEP, NULL},
 };
 
 static const struct capability *capability_find(const char *name)

@@ -76,6 +76,7 @@ void migration_progress_begin(struct migration_progress *progress, bool incoming
 {
 	g_clear_pointer(&progress->error_desc, g_free);
 	progress->incoming = incoming;
+	progress->ready = false;
 	progress->connected_ns = progress->stopped_ns = progress->resumed_ns = 0;
 	progress->ended_ns = progress->state_bytes = 0;
 	progress->begun_ns = clock_now_ns();
@@ -94,6 +95,14 @@ void migration_progress_set(struct migration_progress *progress, enum migration_
 		progress->ended_ns = clock_now_ns();
 	progress_emit(progress, "MIGRATION",
 		      json_pack("{s:s}", "status", migration_status_name(status)));
+}
+
+void migration_progress_ready(struct migration_progress *progress)
+{
+	progress->ready = true;
+	progress_emit(progress, "MIGRATION",
+		      json_pack("{s:s, s:b}", "status", migration_status_name(progress->status),
+				"ready", true));
 }
 
 void migration_progress_pass(struct migration_progress *progress, int pass)
@@ -166,6 +175,8 @@ json_t *migration_progress_query(const struct migration_progress *progress)
 	json_object_set_new(out, "status", json_string(migration_status_name(progress->status)));
 	if (!progress->incoming && (counted & (1u << progress->status)))
 		query_source(progress, out);
+	if (progress->ready && progress->status == MIGRATION_SETUP)
+		json_object_set_new(out, "ready", json_true());
 	if (progress->error_desc)
 		json_object_set_new(out, "error-desc", json_string(progress->error_desc));
 	if (progress->address)

@@ -57,6 +57,7 @@ typedef void (*migration_event_fn)(void *opaque, const char *name, json_t *data)
  * @incoming:	This process is the destination: no RAM counters
  * @events:	Capability "events" is on
  * @emit, @opaque: Where events go; may be NULL
+ * @ready:	Status setup: the successor is built, the guest can be switched over
  * @error_desc:	Why the last attempt failed, until the next one; NULL
  * @begun_ns, @connected_ns, @stopped_ns, @resumed_ns, @ended_ns: clock_now_ns(), 0: not yet
  * @state_bytes: Octets of state sent
@@ -68,6 +69,7 @@ struct migration_progress {
 	bool events;
 	migration_event_fn emit;
 	void *opaque;
+	bool ready;
 	char *error_desc;
 	uint64_t begun_ns;
 	uint64_t connected_ns;
@@ -88,6 +90,9 @@ void migration_progress_begin(struct migration_progress *progress, bool incoming
  * A change the table does not have is a mistake of this program: it is logged and not made.
  */
 void migration_progress_set(struct migration_progress *progress, enum migration_status status);
+
+/** migration_progress_ready() - The successor is built and waits; emits MIGRATION {setup, ready}. */
+void migration_progress_ready(struct migration_progress *progress);
 
 /** migration_progress_pass() - Emit MIGRATION_PASS. */
 void migration_progress_pass(struct migration_progress *progress, int pass);

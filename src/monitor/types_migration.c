@@ -128,7 +128,7 @@ ENUM_TYPE(capability, "xbzrle", "rdma-pin-all", "auto-converge", "events", "post
 	  "release-ram", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps",
 	  "postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid",
 	  "background-snapshot", "zero-copy-send", "postcopy-preempt", "switchover-ack",
-	  "dirty-limit", "mapped-ram");
+	  "dirty-limit", "mapped-ram", "cpr-two-step");
 OBJECT_TYPE(capability_status, {"capability", &capability}, {"state", &schema_bool});
 
 const struct schema type_migrate_capabilities = {.kind = SCHEMA_ARRAY,
@@ -152,7 +152,10 @@ OBJECT_TYPE(ram_counters, {"transferred", &schema_int}, {"remaining", &schema_in
 	    {"downtime-bytes", &schema_uint64}, {"postcopy-bytes", &schema_uint64});
 LIST_TYPE(socket_addresses, socket_address);
 
-/* "molt" is the record of the last update: result and phases, which have no place in QEMU's. */
+/*
+ * "ready": with capability cpr-two-step, the successor is built and waits for migrate with resume.
+ * "update-record" is the record of the last update: result and phases, which have no place in QEMU's.
+ */
 const struct schema type_migration_info = {
 	.kind = SCHEMA_OBJECT,
 	.members = (const struct schema_member[]){{"status", &type_migration_status, true},
@@ -164,6 +167,7 @@ const struct schema type_migration_info = {
 						  {"error-desc", &schema_string, true},
 						  {"blocked-reasons", &schema_string_list, true},
 						  {"socket-address", &socket_addresses, true},
-						  {"molt", &schema_any, true},
+						  {"ready", &schema_bool, true},
+						  {"update-record", &schema_any, true},
 						  {NULL}},
 };

@@ -289,3 +289,77 @@ def test_update_to_another_binary(vms, tmp_path):
     import os
     assert os.readlink(f"/proc/{vm.pid}/exe") == str(copy)
     vm.shared.assert_running()
+
+
+def two_step(vm, **kwargs):
+    vm.qmp.cmd("migrate-set-capabilities", capabilities=[
+        {"capability": "cpr-two-step", "state": True}, {"capability": "events", "state": True}])
+    new = vm.successor(**kwargs)
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    vm.qmp.wait_event("MIGRATION", status="setup", ready=True)
+    assert vm.qmp.cmd("query-migrate")["ready"] is True
+    return new
+
+
+@pytest.mark.parametrize("defer", [False, True])
+def test_two_step(vms, defer):
+    """The first migrate ends in setup and ready; the second, with resume, switches."""
+    vm = vms()
+    vm.shared.wait_started()
+    new = two_step(vm, defer=defer)
+    assert new.qmp.cmd("query-status")["status"] == "inmigrate"
+    if defer:
+        new.qmp.cmd("migrate-incoming", uri=f"unix:{new.main_path}")
+    vm.shared.assert_running()
+    assert vm.qmp.cmd("query-migrate")["status"] == "setup"
+    vm.qmp.cmd("migrate", resume=True)
+    vm.qmp.wait_status(("completed",))
+    new.shared.assert_running()
+
+
+def test_two_step_resume_before_the_main_channel(vms):
+    vm = vms()
+    vm.shared.wait_started()
+    new = two_step(vm, defer=True)
+    vm.qmp.cmd("migrate", resume=True)
+    vm.shared.assert_running()
+    new.qmp.cmd("migrate-incoming", uri=f"unix:{new.main_path}")
+    vm.qmp.wait_status(("completed",))
+    new.shared.assert_running()
+
+
+@pytest.mark.parametrize("how", ["cancel", "kill", "stop"])
+def test_two_step_ends_in_the_window(vms, how):
+    """Cancel, death or hang of the successor in the window: the guest runs on, a new try works."""
+    import signal
+    vm = vms()
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    new = two_step(vm)
+    if how == "cancel":
+        vm.qmp.cmd("migrate_cancel")
+        vm.qmp.wait_status(("cancelled",))
+    elif how == "kill":
+        new.process.kill()
+        vm.qmp.wait_status(("failed",))
+    else:
+        new.process.send_signal(signal.SIGSTOP)
+        vm.shared.assert_running()
+        vm.qmp.cmd("migrate_cancel")
+        vm.qmp.wait_status(("cancelled",))
+        new.process.kill()
+    new.wait_exit()
+    vm.shared.assert_running()
+    assert vm.open_fds() == before
+    again = two_step(vm)
+    vm.qmp.cmd("migrate", resume=True)
+    vm.qmp.wait_status(("completed",))
+    again.shared.assert_running()
+
+
+def test_resume_of_nothing(vms):
+    from qmp import QmpError
+    vm = vms()
+    with pytest.raises(QmpError, match="no paused migration"):
+        vm.qmp.cmd("migrate", resume=True)

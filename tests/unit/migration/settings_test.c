@@ -140,7 +140,7 @@ static void test_capabilities(void)
 	json_t *entry;
 	size_t i;
 
-	g_assert_cmpint(json_array_size(list), ==, 21);
+	g_assert_cmpint(json_array_size(list), ==, 22);
 	json_array_foreach(list, i, entry)
 		g_assert_true(json_is_false(json_object_get(entry, "state")));
 	g_assert_true(migration_capabilities_set(&caps, list, NULL));
