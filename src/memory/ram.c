@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -20,8 +21,9 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-#define RAM_ALIGN_BYTES	   (2ULL << 20)
-#define RAM_POPULATE_BYTES (64ULL << 20)
+#define RAM_ALIGN_BYTES (2ULL << 20)
+/* Small pieces: a kernel that is not preemptible keeps guest and monitors waiting for each. */
+#define RAM_POPULATE_BYTES (1ULL << 20)
 
 /**
  * struct ram_open - fd_acquire()'s argument
@@ -318,6 +320,7 @@ static bool ram_populate_range(const struct ram_block *block, uint64_t offset, u
 		}
 		offset += piece;
 		len -= piece;
+		sched_yield(); /* the guest, in a predecessor, may want this CPU */
 	}
 	return true;
 }
