@@ -40,11 +40,11 @@ struct vm {
 struct state {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
 	struct kvm_vcpu_events events;
 	struct kvm_lapic_state lapic;
 	struct kvm_debugregs debugregs;
 	struct kvm_mp_state mp;
+	struct kvm_xsave xsave; /* last: it ends in a flexible array */
 };
 
 static uint64_t now_ns(void)
@@ -204,7 +204,7 @@ static void floor_exec(uint64_t *out_ns, unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		char name[] = "floor", what[] = "create", *argv[] = {name, what, NULL};
-		uint64_t begun_ns, end_ns;
+		uint64_t begun_ns = 0, end_ns = 0;
 		int ends[2];
 
 		must(pipe(ends), "pipe");
