@@ -32,10 +32,10 @@
  *
  * Unhappy paths.  Old takes an offer back (offered = 0) before it lets the guest go on, so that a
  * successor that has stale state cannot use it even if old dies later.  Old dies after the state
- *was acknowledged: new gets the lock, sees offered unchanged, and goes on.  New dies after the
- *commit but before it marked: old gets the lock back, sees generation unchanged, and goes on.  New
- *dies after it marked: the guest died with its owner; old sees another generation and stays
- *stopped.
+ *		was acknowledged: new gets the lock, sees offered unchanged, and goes on.  New dies after the
+ *		commit but before it marked: old gets the lock back, sees generation unchanged, and goes on.  New
+ *		dies after it marked: the guest died with its owner; old sees another generation and stays
+ *		stopped.
  *
  * Context: main thread.
  */

@@ -83,10 +83,10 @@ struct device_env {
  *		takeover; must not touch guest memory, raise interrupts or start I/O
  * @reset:	Put the state struct to its power-on value and stop what was going on; cannot fail
  * @quiesce:	Optional: take no new work and wait until none is in flight.  vCPUs are parked.
- *False with
+ *		False with
  *		@error if @deadline_ns (clock_now_ns()) passes first: the caller resumes the device
  * @resume:	Optional: start taking work: after realize or takeover, after @quiesce.  Must look
- *for work that was signalled while nobody listened (kick every queue once); cannot fail
+ *		for work that was signalled while nobody listened (kick every queue once); cannot fail
  * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
  * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
  * @unrealize:	Undo @realize; accepts a half-realized device

@@ -27,7 +27,7 @@ struct device_timer {
  * @clock:	CLOCK_MONOTONIC or CLOCK_REALTIME
  * @fired:	Called on the main thread, no lock held.  It may come early, late by a race with
  *		device_timer_set(), or because the wall clock was set: look at the clock, then
- *decide
+ *		decide
  *
  * Return: false with @error set when there is no descriptor left.
  */

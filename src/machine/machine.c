@@ -97,11 +97,6 @@ struct kvm_vm *machine_kvm(struct machine *machine)
 	return machine->kvm;
 }
 
-struct fd_source *machine_fds(struct machine *machine)
-{
-	return machine->fds;
-}
-
 void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *opaque)
 {
 	machine->quit = fn;

@@ -40,10 +40,10 @@ typedef void (*machine_event_fn)(void *opaque, enum machine_event event, json_t 
  * machine_new() - Build the whole machine, quiesced: RAM, KVM VM, backends, devices, tables
  * @config:	Owned by the caller, outlives the machine
  * @fds:	Door for descriptors; with a predecessor's store in it the machine goes on with
- *those
+ *		those
  * @chardevs:	Shared with the monitors; the machine opens in it what its frontends use
  * @cold:	load kernel and tables into guest memory and reset; false: memory and state come
- *from a predecessor.  Only the board reads it, once, to decide whether the loaders run
+ *		from a predecessor.  Only the board reads it, once, to decide whether the loaders run
  *
  * One path for cold boot and takeover.  Nothing runs and no guest memory is touched when !@cold.
  * Return: NULL with @error set, nothing left behind.
@@ -55,7 +55,6 @@ DEFINE_CLEANUP(machine, machine_free)
 
 const struct vm_config *machine_config(const struct machine *machine);
 struct kvm_vm *machine_kvm(struct machine *machine);
-struct fd_source *machine_fds(struct machine *machine);
 
 /** machine_add_listener() - Call @fn on every event until machine_remove_listener(). */
 void machine_add_listener(struct machine *machine, machine_event_fn fn, void *opaque);

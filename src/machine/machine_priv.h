@@ -20,7 +20,7 @@ struct machine_listener {
  *		machine still takes input, for a monitor may share a chardev with a device
  * @stopped:	one of them is that the guest is stopped (or was never started)
  * @requests:	1 << enum power_request or MACHINE_REQUEST_ERROR, from any thread, atomic; carried
- *out in the main thread while the guest runs, so that they cross an update
+ *		out in the main thread while the guest runs, so that they cross an update
  * @loaded_runstate: what the guest was when its state was saved
  * @paused_from: run state before machine_pause()
  * @devices:	in realize order; freed last to first

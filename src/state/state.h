@@ -119,10 +119,10 @@ struct state_field {
  * @n_fields:	Its length
  * @size:	sizeof the struct
  * @reset:	Optional: fill in the values that stand where a writer had no such field.  The
- *struct is zeroed before.  Needed for elements of lists and where the caller gives no reset values
+ *		struct is zeroed before.  Needed for elements of lists and where the caller gives no reset values
  * @check:	Optional: the rules a valid struct obeys (indices in range, sizes a power of two).
  *		Pure: looks at the struct and nothing else; false with @error set if a rule is
- *broken. Called for nested structs too, innermost first
+ *		broken. Called for nested structs too, innermost first
  */
 struct state_desc {
 	const char *name;
@@ -262,7 +262,7 @@ bool state_save(const struct state_desc *desc, const void *obj, GByteArray *out,
  * @desc:	What this program expects
  * @wire:	Exactly one struct, hostile until read
  * @scratch:	sizeof the struct, filled with the reset values by the caller.  Holds what was read
- *on success and anything on failure
+ *		on success and anything on failure
  *
  * The step under state_load() and struct state_txn, for callers with a scratch of their own.
  * Return: false with @error "member: reason" for anything but a valid struct.

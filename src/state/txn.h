@@ -37,8 +37,9 @@ struct state_txn *state_txn_new(struct state_reader *reader);
  * state_txn_add() - Parse a section for @obj
  * @obj:	Written by state_txn_commit(); must live until then
  * @reset:	Values for the fields the writer did not have; NULL: those of @desc's reset, or
- *zeros. May be @obj itself when that was just reset Return: false with @error "section: member:
- *reason".
+ *		zeros.  May be @obj itself when that was just reset
+ *
+ * Return: false with @error "section: member: reason".
  */
 bool state_txn_add(struct state_txn *txn, const char *name, uint32_t instance,
 		   const struct state_desc *desc, const void *reset, void *obj, GError **error);

@@ -62,9 +62,9 @@ struct chardev_link {
  * @resume:	Begin to accept, connect, look for a peer
  * @quiesce:	Stop that
  * @hangup:	The peer is gone (core has dropped the watches): close and, unless quiesced, await
- *the next one.  Without it the descriptors stay open, unused
+ *		the next one.  Without it the descriptors stay open, unused
  * @close:	Undo @open.  @owner: this process is the last to use it, so remove what is left
- *behind
+ *		behind
  * @write:	Instead of writing to out_fd; lock held
  * @filename:	For query-chardev; the caller's
  */
