@@ -72,8 +72,10 @@ struct kvm_irqs {
  * @accel:	What devices see
  * @params:	Copied; the pointers in it are the machine's
  * @kvm_fd, @vm_fd: never given away: the kernel binds a VM to the mm that made it
- * @lock:	Guards @running, @quit and what struct vcpu says it does
+ * @lock:	Guards @running, @quit, the counters and what struct vcpu says it does
  * @parked:	Signalled when a vCPU parks or a job ends
+ * @done_seq:	Goes up with each signal of @parked
+ * @work_seq:	Goes up with each signal of a struct vcpu.wake
  * @running:	vCPUs may run
  * @irqs:	Routing
  * @msr_index, @n_msrs: MSRs that this KVM can read and that are saved
@@ -92,6 +94,7 @@ struct kvm_vm {
 
 	GMutex lock;
 	GCond parked;
+	uint32_t done_seq, work_seq;
 	bool running;
 	uint64_t entered_ns; /* see kvm_vm_entered_ns() */
 	bool quit;

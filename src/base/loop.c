@@ -2,6 +2,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/loop.h"
 
+#include <sched.h>
+
+#include "base/clock.h"
+
+/* ---- waiting without sleeping ---- */
+
+/* Until when the main thread's loop looks again and again instead of sleeping. */
+static uint64_t awake_until_ns;
+
+static gint poll_awake(GPollFD *fds, guint n, gint timeout_ms)
+{
+	const uint64_t start_ns = clock_now_ns();
+
+	for (uint64_t now_ns = start_ns; now_ns < awake_until_ns; now_ns = clock_now_ns()) {
+		gint ready = g_poll(fds, n, 0);
+
+		if (ready != 0 || timeout_ms == 0)
+			return ready;
+		if (timeout_ms > 0 && now_ns - start_ns >= timeout_ms * NS_PER_MSEC)
+			return 0;
+		sched_yield();
+	}
+	return g_poll(fds, n, timeout_ms);
+}
+
+void loop_stay_awake(uint64_t ns)
+{
+	awake_until_ns = clock_now_ns() + ns;
+	g_main_context_set_poll_func(NULL, poll_awake);
+}
+
+/* ---- sources ---- */
+
 GSource *loop_watch_fd(GMainContext *context, int fd, GIOCondition condition, loop_fd_fn fn,
 		       void *opaque)
 {

@@ -27,6 +27,14 @@ void loop_unwatch(GSource **source);
 void loop_call_later(void (*fn)(void *opaque), void *opaque);
 
 /**
+ * loop_stay_awake() - What the main thread waits for next comes within @ns: do not sleep until then
+ *
+ * Waking from sleep takes 30 to 100 us where the processor sleeps deeply or belongs to a hypervisor.
+ * While it is awake the loop offers its processor to others at each look.  Context: main thread.
+ */
+void loop_stay_awake(uint64_t ns);
+
+/**
  * loop_after_ms() - Call @fn(@opaque) once in the main thread after @ms milliseconds
  * Return: the source, owned by the caller: end it with loop_unwatch().
  */

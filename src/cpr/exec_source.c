@@ -259,6 +259,7 @@ static enum stage_result es_commit(void *ctx, GError **error)
 static const struct stage exec_source_stages[] = {
 	{ "open",       1000,            false, es_open,           es_close },
 	{ "probe",      PROBE_MS + 1000, false, es_probe,          NULL },
+	{ "rehearse",   1000,            false, source_rehearse,   NULL },
 	{ "holder",     1000,            false, es_holder,         es_hold_on },
 	{ "pause",      1000,            false, source_pause,      source_unpause },
 	{ "switchover", 0,               false, source_switchover, NULL },

@@ -155,6 +155,7 @@ void outgoing_clear(struct outgoing *out);
 json_t *outgoing_offer(struct outgoing *out);
 
 /* Stages that both modes share; the context begins with a struct outgoing. */
+enum stage_result source_rehearse(void *ctx, GError **error);
 enum stage_result source_pause(void *ctx, GError **error);
 void source_unpause(void *ctx);
 enum stage_result source_switchover(void *ctx, GError **error);

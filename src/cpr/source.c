@@ -81,6 +81,13 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 
 /* ---- stages ---- */
 
+enum stage_result source_rehearse(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+
+	return machine_rehearse_save(out->update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
 enum stage_result source_pause(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;

@@ -367,6 +367,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "hello",      5000,   false, ts_hello,          NULL },
 	{ "offer",      10000,  false, ts_offer,          NULL },
 	{ "fds",        20000,  false, ts_fds,            NULL },
+	{ "rehearse",   1000,   false, source_rehearse,   NULL },
 	{ "ready",      300000, false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
 	{ "window",     0,      false, ts_window,         NULL },

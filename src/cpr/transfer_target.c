@@ -12,6 +12,9 @@
 
 #define GO_MS 5000
 
+/* From "joined" to the state is the predecessor's pause, quiesce and save. */
+#define STATE_NEAR_NS (5 * NS_PER_MSEC)
+
 /* A predecessor that is killed loses its socket before its lock: how long to try. */
 #define LOCK_TRIES  200
 #define LOCK_TRY_US 5000
@@ -244,6 +247,17 @@ static enum stage_result tt_populate(void *ctx, GError **error)
 	return machine_populate(tt->base.update->machine, error) ? STAGE_DONE : STAGE_FAILED;
 }
 
+/*
+ * Once over what will be done in the pause, with the state that this machine has now: code, heap and
+ * the kernel's lazily made parts are in place then, and what this program writes it can also read.
+ */
+static enum stage_result tt_rehearse(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	return machine_rehearse_load(tt->base.update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+}
+
 /* From here on this process's monitors are up. */
 static enum stage_result tt_ready(void *ctx, GError **error)
 {
@@ -378,6 +392,7 @@ static enum stage_result tt_state(void *ctx, GError **error)
 	if (!link_send(tt->cpr, FRAME_JOINED, NULL, error))
 		return STAGE_FAILED;
 	migration_progress_set(&tt->base.update->progress, MIGRATION_ACTIVE);
+	loop_stay_awake(STATE_NEAR_NS);
 	return await(tt, FRAME_STATE);
 }
 
@@ -473,6 +488,7 @@ static const struct stage transfer_target_stages[] = {
 	{ "fds",      20000,  false, tt_fds,      NULL },
 	{ "build",    0,      false, tt_build,    tt_demolish },
 	{ "populate", 0,      false, tt_populate, NULL },
+	{ "rehearse", 0,      false, tt_rehearse, NULL },
 	{ "ready",    0,      false, tt_ready,    NULL },
 	{ "main",     0,      false, tt_main,     tt_close_main },
 	{ "join",     30000,  false, tt_join,     NULL },

@@ -125,22 +125,27 @@ static bool save_devices(struct machine *machine, struct state_writer *writer, G
 	return true;
 }
 
-bool machine_save(struct machine *machine, struct state_writer *writer, GError **error)
+static bool save_kvm(struct machine *machine, struct state_writer *writer, GError **error)
 {
-	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 	const struct kvm_section *sections;
 	uint32_t n;
 
-	if (!fill_machine_state(machine, state, error) ||
-	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) ||
-	    !kvm_vm_capture(machine->kvm, error))
-		return false;
 	sections = kvm_vm_sections(machine->kvm, &n);
 	for (uint32_t i = 0; i < n; i++)
 		if (!state_writer_add(writer, sections[i].name, sections[i].instance,
 				      sections[i].desc, sections[i].state, error))
 			return false;
-	return save_devices(machine, writer, error);
+	return true;
+}
+
+bool machine_save(struct machine *machine, struct state_writer *writer, GError **error)
+{
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+
+	return fill_machine_state(machine, state, error) &&
+	       state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) &&
+	       kvm_vm_capture(machine->kvm, error) && save_kvm(machine, writer, error) &&
+	       save_devices(machine, writer, error);
 }
 
 /* Rules between objects: the RAM that the state speaks of is the RAM that is here. */
@@ -222,12 +227,36 @@ bool machine_load(struct machine *machine, struct state_reader *reader, GError *
 	autoptr(state_txn) txn = state_txn_new(reader);
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 
+	kvm_vm_get_ready(machine->kvm);
 	if (!parse_all(machine, txn, state, error) ||
 	    !state_txn_commit(txn, machine_check, machine, error))
 		return false;
 	machine->loaded_runstate = runstate_from_name((const char *)state->runstate);
 	machine->requests = state->requests;
 	return apply_devices(machine, error) && kvm_vm_apply(machine->kvm, error);
+}
+
+bool machine_rehearse_save(struct machine *machine, GError **error)
+{
+	autoptr(state_writer) writer = state_writer_begin("rehearsal");
+	g_autoptr(GBytes) stream = NULL;
+
+	if (save_kvm(machine, writer, error))
+		stream = state_writer_finish(writer, error);
+	return stream;
+}
+
+bool machine_rehearse_load(struct machine *machine, GError **error)
+{
+	autoptr(state_writer) writer = state_writer_begin("rehearsal");
+	autoptr(state_reader) reader = NULL;
+	g_autoptr(GBytes) stream = NULL;
+
+	if (machine_save(machine, writer, error))
+		stream = state_writer_finish(writer, error);
+	if (stream)
+		reader = state_reader_open(stream, error);
+	return reader && machine_load(machine, reader, error);
 }
 
 static void note_blocker(GPtrArray *blockers, GError **first, GError *reason)
