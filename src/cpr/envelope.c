@@ -10,12 +10,13 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "cpr/crash.h"
 #include "state/section.h"
 
-#define ENVELOPE_PROTOCOL 1
+#define ENVELOPE_PROTOCOL 2
 
 /* Members that are numbers of descriptors outside the store. */
-static const char *const fd_members[] = {"state-fd", "sessions-fd", "exec-fd", "holder-fd"};
+static const char *const fd_members[] = {"state-fd", "sessions-fd", "exec-fd", "guardian-fd"};
 
 bool envelope_found(void)
 {
@@ -32,7 +33,8 @@ void envelope_free(struct envelope *envelope)
 	fd_close(&envelope->state_fd);
 	fd_close(&envelope->sessions_fd);
 	fd_close(&envelope->exec_fd);
-	fd_close(&envelope->holder_fd);
+	fd_close(&envelope->guardian_fd);
+	fd_close(&envelope->fd);
 	g_free(envelope);
 }
 
@@ -54,7 +56,7 @@ static int claim_fd(const json_t *json, const char *member, GError **error)
 	return number;
 }
 
-static json_t *read_json(GError **error)
+static json_t *read_json(int *envelope_fd, GError **error)
 {
 	g_autofree char *text = g_strdup(g_getenv(ENVELOPE_ENV));
 	g_autoptr(GBytes) bytes = NULL;
@@ -70,6 +72,7 @@ static json_t *read_json(GError **error)
 		return NULL;
 	}
 	fd = atoi(text);
+	(void)fd_set_cloexec(fd, true);
 	bytes = state_bytes_map(fd, error);
 	if (!bytes) {
 		g_prefix_error(error, ENVELOPE_ENV ": ");
@@ -82,7 +85,18 @@ static json_t *read_json(GError **error)
 		json_decref(json);
 		return NULL;
 	}
+	*envelope_fd = fd_steal(&fd);
 	return json;
+}
+
+/* The reason of one who could not write it into the envelope. */
+static void take_reason(json_t *json)
+{
+	const char *reason = g_getenv(ENVELOPE_ROLLBACK_ENV);
+
+	if (reason)
+		json_object_set_new(json, "rollback", json_string(reason));
+	g_unsetenv(ENVELOPE_ROLLBACK_ENV);
 }
 
 static GBytes *read_manifest(const json_t *json, GError **error)
@@ -113,10 +127,11 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 	envelope->exec_fd = claim_fd(json, "exec-fd", error);
 	if (envelope->exec_fd < 0)
 		return false;
-	envelope->holder_fd = claim_fd(json, "holder-fd", error);
-	if (envelope->holder_fd < 0)
+	envelope->guardian_fd = claim_fd(json, "guardian-fd", error);
+	if (envelope->guardian_fd < 0)
 		return false;
-	envelope->holder_pid = json_integer_value(json_object_get(json, "holder-pid")) & INT32_MAX;
+	envelope->guardian_pid = json_integer_value(json_object_get(json, "guardian-pid")) &
+				 INT32_MAX;
 	envelope->begun_ns = json_integer_value(json_object_get(json, "begun-ns"));
 	envelope->rollback = json_string_value(json_object_get(json, "rollback"));
 	envelope->manifest = read_manifest(json, error);
@@ -124,8 +139,9 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 		return false;
 	if (json_integer_value(json_object_get(json, "protocol")) != ENVELOPE_PROTOCOL)
 		return error_set_generic(error, "the envelope is of another protocol");
-	if (!json_is_array(json_object_get(json, "argv")))
-		return error_set_generic(error, "the envelope has no argv");
+	if (!json_is_array(json_object_get(json, "argv")) ||
+	    !json_is_array(json_object_get(json, "environment")))
+		return error_set_generic(error, "the envelope has no argv or environment");
 	envelope->offer = offer_from_json(json_object_get(json, "offer"), error);
 	return envelope->offer;
 }
@@ -134,10 +150,13 @@ struct envelope *envelope_read(GError **error)
 {
 	autoptr(envelope) envelope = g_new0(struct envelope, 1);
 
-	envelope->state_fd = envelope->sessions_fd = -1;
-	envelope->exec_fd = envelope->holder_fd = -1;
-	envelope->json = read_json(error);
-	if (!envelope->json || !envelope_fill(envelope, error))
+	envelope->fd = envelope->state_fd = envelope->sessions_fd = -1;
+	envelope->exec_fd = envelope->guardian_fd = -1;
+	envelope->json = read_json(&envelope->fd, error);
+	if (!envelope->json)
+		return NULL;
+	take_reason(envelope->json);
+	if (!envelope_fill(envelope, error))
 		return NULL;
 	return g_steal_pointer(&envelope);
 }
@@ -164,32 +183,31 @@ static int seal_json(const json_t *json, GError **error)
 	return state_bytes_seal(bytes, "molt-envelope", error);
 }
 
-/* The environment for execve(), with the envelope @fd inheritable. */
-static char **environment(int fd)
+char **envelope_environ(char *const *env, int fd, const char *reason)
 {
 	g_autofree char *number = g_strdup_printf("%d", fd);
+	char **copy = g_environ_setenv(g_strdupv((char **)env), ENVELOPE_ENV, number, TRUE);
 
-	(void)fd_set_cloexec(fd, false);
-	return g_environ_setenv(g_get_environ(), ENVELOPE_ENV, number, TRUE);
+	return reason ? g_environ_setenv(copy, ENVELOPE_ROLLBACK_ENV, reason, TRUE) : copy;
 }
 
-char **envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error)
+bool envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error)
 {
 	g_autoptr(GBytes) manifest = fdstore_export_exec(store, error);
 	g_autofree char *text = NULL;
 
 	if (!manifest)
-		return NULL;
+		return false;
 	text = g_base64_encode(g_bytes_get_data(manifest, NULL), g_bytes_get_size(manifest));
 	json_object_set_new(json, "protocol", json_integer(ENVELOPE_PROTOCOL));
 	json_object_set_new(json, "fds", json_string(text));
 	*fd = seal_json(json, error);
 	if (*fd < 0) {
 		fdstore_unexport_exec(store);
-		return NULL;
+		return false;
 	}
 	arm(json, false);
-	return environment(*fd);
+	return fd_set_cloexec(*fd, false);
 }
 
 void envelope_unexport(json_t *json, struct fdstore *store, int *fd)
@@ -199,23 +217,47 @@ void envelope_unexport(json_t *json, struct fdstore *store, int *fd)
 	fd_close(fd);
 }
 
-static char **argv_of(const json_t *list)
+static char **strings_of(const json_t *list)
 {
-	char **argv = g_new0(char *, json_array_size(list) + 2);
-	const json_t *arg;
+	char **strings = g_new0(char *, json_array_size(list) + 1);
+	const json_t *text;
 	size_t i;
 
-	json_array_foreach(list, i, arg)
-		argv[i] = g_strdup(json_is_string(arg) ? json_string_value(arg) : "");
-	if (!argv[0])
-		argv[0] = g_strdup("molt");
-	return argv;
+	json_array_foreach(list, i, text)
+		strings[i] = g_strdup(json_is_string(text) ? json_string_value(text) : "");
+	return strings;
+}
+
+static char **argv_of(const json_t *list)
+{
+	static const char *const nameless[] = {"molt", NULL};
+
+	return json_array_size(list) > 0 ? strings_of(list) : g_strdupv((char **)nameless);
+}
+
+void envelope_arm_crash(const struct envelope *envelope, const struct fdstore *store)
+{
+	GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+	g_auto(GStrv) env = strings_of(json_object_get(envelope->json, "environment"));
+	const struct fdstore_entry *entry;
+
+	g_array_append_val(fds, envelope->fd);
+	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++) {
+		int fd = json_integer_value(json_object_get(envelope->json, fd_members[i]));
+
+		g_array_append_val(fds, fd);
+	}
+	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
+		g_array_append_val(fds, entry->fd);
+	crash_arm(envelope->exec_fd, argv_of(json_object_get(envelope->json, "argv")),
+		  envelope_environ(env, envelope->fd, NULL), fds);
 }
 
 bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const json_t *record,
 			const char *reason, GError **error)
 {
 	g_auto(GStrv) argv = argv_of(json_object_get(envelope->json, "argv"));
+	g_auto(GStrv) plain = strings_of(json_object_get(envelope->json, "environment"));
 	g_auto(GStrv) env = NULL;
 	int fd = -1, saved;
 
@@ -225,17 +267,16 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 	json_object_set_new(envelope->json, "rollback", json_string(reason));
 	if (record)
 		json_object_set_new(envelope->json, "record", json_deep_copy(record));
-	if (store) {
-		env = envelope_export(envelope->json, store, &fd, error);
-	} else {
-		fd = seal_json(envelope->json, error);
-		if (fd >= 0) {
-			arm(envelope->json, false);
-			env = environment(fd);
-		}
-	}
-	if (!env)
+	if (store && !envelope_export(envelope->json, store, &fd, error))
 		return false;
+	if (!store) {
+		fd = seal_json(envelope->json, error);
+		if (fd < 0)
+			return false;
+		arm(envelope->json, false);
+		(void)fd_set_cloexec(fd, false);
+	}
+	env = envelope_environ(plain, fd, NULL);
 	execveat(envelope->exec_fd, "", argv, env, AT_EMPTY_PATH);
 	saved = errno;
 	fd_close(&fd);

@@ -17,15 +17,15 @@
  *
  * A sealed memfd, whose number is in the environment variable MOLT_CPR_EXEC, holds one JSON object:
  *
- *   protocol	1
+ *   protocol	2
  *   offer	as on the cpr channel (offer.h)
  *   fds	the manifest of the exported descriptors, base64
  *   state-fd	a sealed memfd with the VM's state stream
  *   sessions-fd	a sealed memfd with that of the process (monitor sessions)
  *   exec-fd	the old executable, to go back to
- *   argv	the old arguments
- *   holder-fd, holder-pid	the pipe that ends the holder, and its pid (holder.h)
- *   holders	pids of earlier ones that are still to be reaped
+ *   argv, environment	the old arguments and environment
+ *   guardian-fd, guardian-pid	the pipe for words to the guardian, and its pid (guardian.h)
+ *   guardians	pids of earlier ones that are still to be reaped
  *   record	the update's record so far (record.h)
  *   begun-ns	when migrate was accepted
  *   parameters, downtime-limit-set, capabilities	as the queries give them; they survive
@@ -33,23 +33,28 @@
  *   rollback	only on the way back: why the new program did not take the guest
  *
  * The new program changes nothing in it and hands it back, with "rollback" added, when it cannot go
- * on.  A program that finds "rollback" takes the configuration from the offer whatever its
- * arguments say, and does not go back once more.
+ * on.  Who cannot write another one (a crashed program, the guardian) gives the reason in the
+ * environment variable MOLT_CPR_ROLLBACK.  A program that finds either takes the configuration from
+ * the offer whatever its arguments say, and does not go back once more.
  */
 
 /** ENVELOPE_ENV - Number of the envelope */
 #define ENVELOPE_ENV "MOLT_CPR_EXEC"
 
+/** ENVELOPE_ROLLBACK_ENV - The reason for coming back, of one who could not write it down */
+#define ENVELOPE_ROLLBACK_ENV "MOLT_CPR_ROLLBACK"
+
 /** struct envelope - One that was found, checked; the descriptors are owned and close-on-exec */
 struct envelope {
+	int fd;
 	json_t *json;
 	struct offer *offer;
 	GBytes *manifest;
 	int state_fd;
 	int sessions_fd;
 	int exec_fd;
-	int holder_fd;
-	pid_t holder_pid;
+	int guardian_fd;
+	pid_t guardian_pid;
 	uint64_t begun_ns;
 	const char *rollback;
 };
@@ -66,14 +71,26 @@ void envelope_free(struct envelope *envelope);
 DEFINE_CLEANUP(envelope, envelope_free)
 
 /**
+ * envelope_arm_crash() - A crash from now on goes back too, see crash.h
+ * @store:	The imported descriptors
+ *
+ * Undone by crash_disarm().  @envelope and @store must not be freed before that.
+ */
+void envelope_arm_crash(const struct envelope *envelope, const struct fdstore *store);
+
+/** envelope_environ() - @env with the envelope @fd named, and the reason for going back if there is
+ * one (NULL: none).  Return: to be freed. */
+char **envelope_environ(char *const *env, int fd, const char *reason);
+
+/**
  * envelope_export() - Last before execve(): make an envelope and everything it names inheritable
  * @json:	All members but fds; borrowed, fds is added
  * @store:	Exported; see fdstore_export_exec()
  * @fd:		Set to the envelope's descriptor
  *
- * Return: the environment for execve(), to be freed; NULL with @error set and nothing changed.
+ * Return: false with @error set and nothing changed.
  */
-char **envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error);
+bool envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error);
 
 /** envelope_unexport() - Undo it when execve() failed; closes @fd. */
 void envelope_unexport(json_t *json, struct fdstore *store, int *fd);

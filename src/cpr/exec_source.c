@@ -8,11 +8,15 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
-#include "cpr/holder.h"
+#include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
 
 #define PROBE_MS 5000
+
+/* What the guardian says when it has to go back. */
+#define PROGRAM_DIED "the new program ended before it took the guest"
+#define PROGRAM_HUNG "the new program hung before it took the guest, and was killed"
 
 /**
  * struct exec_source - The update, from this side
@@ -21,10 +25,11 @@
  * @file_created: It was not there before
  * @exec_fd:	This program's executable, to come back to
  * @probe:	The new program being asked
- * @holder:	Keeps the old address space
+ * @guardian:	Keeps the old address space, and knows the way back
  * @store:	What crosses
  * @state_fd, @sessions_fd: Sealed memfds with the VM's state, and the process's
  * @envelope, @envelope_fd, @env: For the new program
+ * @env_died, @env_hung: For the old one, should the guardian have to go back
  */
 struct exec_source {
 	struct outgoing base;
@@ -34,13 +39,15 @@ struct exec_source {
 	bool file_created;
 	int exec_fd;
 	struct probe *probe;
-	struct holder holder;
+	struct guardian guardian;
 	struct fdstore *store;
 	int state_fd;
 	int sessions_fd;
 	json_t *envelope;
 	int envelope_fd;
 	char **env;
+	char **env_died;
+	char **env_hung;
 };
 
 /* ---- what to become ---- */
@@ -133,19 +140,19 @@ static enum stage_result es_probe(void *ctx, GError **error)
 	return es->probe ? STAGE_PENDING : STAGE_FAILED;
 }
 
-static void es_hold_on(void *ctx)
+static void es_unguard(void *ctx)
 {
 	struct exec_source *es = ctx;
 
-	holder_stop(&es->holder);
+	guardian_stop(&es->guardian);
 }
 
-static enum stage_result es_holder(void *ctx, GError **error)
+static enum stage_result es_guard(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
 	es->base.update->progress.connected_ns = clock_now_ns();
-	return holder_start(&es->holder, error) ? STAGE_DONE : STAGE_FAILED;
+	return guardian_start(&es->guardian, error) ? STAGE_DONE : STAGE_FAILED;
 }
 
 /* ---- stages, guest paused ---- */
@@ -178,12 +185,13 @@ static void es_unstore(void *ctx)
 	fd_close(&es->sessions_fd);
 }
 
-static json_t *argv_json(char *const *argv)
+/* What is not UTF-8 is left out: JSON cannot hold it, and a variable more or less is no reason. */
+static json_t *strings_json(char *const *strings)
 {
 	json_t *list = json_array();
 
-	for (; *argv; argv++)
-		json_array_append_new(list, json_string(*argv));
+	for (; *strings; strings++)
+		(void)json_array_append_new(list, json_string(*strings));
 	return list;
 }
 
@@ -200,11 +208,13 @@ static json_t *envelope_json(struct exec_source *es)
 {
 	struct update *update = es->base.update;
 
-	return json_pack("{s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, s:o, s:s?}",
-			 "offer", outgoing_offer(&es->base), "argv", argv_json(update->argv),
-			 "state-fd", es->state_fd, "sessions-fd", es->sessions_fd, "exec-fd",
-			 es->exec_fd, "holder-fd", es->holder.pipe, "holder-pid",
-			 (int)es->holder.pid, "holders", pids_json(update->holders), "record",
+	return json_pack("{s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, s:o, "
+			 "s:s?}",
+			 "offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
+			 "environment", strings_json(environ), "state-fd", es->state_fd,
+			 "sessions-fd", es->sessions_fd, "exec-fd", es->exec_fd, "guardian-fd",
+			 es->guardian.pipe, "guardian-pid", (int)es->guardian.pid, "guardians",
+			 pids_json(update->guardians), "record",
 			 update_record_to_json(update->record), "begun-ns",
 			 (json_int_t)update->progress.begun_ns, "parameters",
 			 migration_parameters_query(&update->parameters), "downtime-limit-set",
@@ -223,13 +233,16 @@ static enum stage_result es_export(void *ctx, GError **error)
 	    !owner_add_lock(update->owner, store, error))
 		return STAGE_FAILED;
 	es->envelope = envelope_json(es);
-	es->env = envelope_export(es->envelope, store, &es->envelope_fd, error);
-	if (!es->env) {
+	if (!envelope_export(es->envelope, store, &es->envelope_fd, error)) {
 		g_clear_pointer(&es->envelope, json_decref);
 		return STAGE_FAILED;
 	}
 	es->store = g_steal_pointer(&store);
+	es->env = envelope_environ(environ, es->envelope_fd, NULL);
+	es->env_died = envelope_environ(environ, es->envelope_fd, PROGRAM_DIED);
+	es->env_hung = envelope_environ(environ, es->envelope_fd, PROGRAM_HUNG);
 	owner_offer(update->owner);
+	guardian_arm(&es->guardian, es->exec_fd, update->argv, es->env_died, es->env_hung);
 	return STAGE_DONE;
 }
 
@@ -239,11 +252,14 @@ static void es_unexport(void *ctx)
 
 	if (!es->store)
 		return;
+	guardian_disarm(&es->guardian);
 	owner_revoke(es->base.update->owner);
 	envelope_unexport(es->envelope, es->store, &es->envelope_fd);
 	g_clear_pointer(&es->store, fdstore_free);
 	g_clear_pointer(&es->envelope, json_decref);
 	g_clear_pointer(&es->env, g_strfreev);
+	g_clear_pointer(&es->env_died, g_strfreev);
+	g_clear_pointer(&es->env_hung, g_strfreev);
 }
 
 static enum stage_result es_commit(void *ctx, GError **error)
@@ -260,7 +276,7 @@ static const struct stage exec_source_stages[] = {
 	{ "open",       1000,            false, es_open,           es_close },
 	{ "probe",      PROBE_MS + 1000, false, es_probe,          NULL },
 	{ "rehearse",   1000,            false, source_rehearse,   NULL },
-	{ "holder",     1000,            false, es_holder,         es_hold_on },
+	{ "guardian",   1000,            false, es_guard,          es_unguard },
 	{ "pause",      1000,            false, source_pause,      source_unpause },
 	{ "switchover", 0,               false, source_switchover, NULL },
 	{ "quiesce",    6000,            false, source_quiesce,    source_unquiesce },
@@ -300,7 +316,7 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
 
 	es->base.free = es_free;
 	es->file = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
-	es->holder.pipe = -1;
+	es->guardian.pipe = -1;
 	if (!outgoing_init(&es->base, update, &exec_source_table, channels, error)) {
 		g_free(es);
 		return false;

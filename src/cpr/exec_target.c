@@ -8,7 +8,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "cpr/holder.h"
+#include "cpr/crash.h"
+#include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "machine/process.h"
 
@@ -90,6 +91,9 @@ static void settle_record(struct update *update, const struct envelope *envelope
 	g_autoptr(GError) ignored = NULL;
 
 	update->record = record;
+	/* Where the guardian went back, the process that has the guest is another one now. */
+	if (envelope->rollback)
+		record->old_pid = getpid();
 	(void)update_record_merge(record, json, false, &ignored);
 	if (envelope->rollback) {
 		(void)update_record_merge(record, json, true, &ignored);
@@ -165,8 +169,10 @@ static enum stage_result et_main(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 
-	if (et->base.channels.deferred && !et->base.channels.main)
+	if (et->base.channels.deferred && !et->base.channels.main) {
+		guardian_tell(et->envelope->guardian_fd, GUARDIAN_WAIT);
 		return STAGE_PENDING;
+	}
 	et->base.started = true;
 	return STAGE_DONE;
 }
@@ -216,6 +222,7 @@ static void et_main_named(struct incoming *in)
 			g_clear_pointer(&et->state, g_bytes_unref);
 	}
 	if (!error) {
+		guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
 		g_clear_pointer(&progress->error_desc, g_free);
 		stage_run_continue(&in->run, NULL);
 		return;
@@ -267,6 +274,7 @@ static enum stage_result et_run(void *ctx, GError **error)
 
 	if (et->envelope->rollback)
 		migration_progress_set(&update->progress, MIGRATION_FAILING);
+	crash_disarm();
 	owner_mark(update->owner, et->base.offer->generation);
 	update_go(update);
 	return STAGE_DONE;
@@ -288,10 +296,14 @@ const struct stage_table exec_target_table = STAGE_TABLE("exec-target", exec_tar
 
 /* ---- the run ---- */
 
+/* Freed before the guest has arrived and without a failure: the process was told to end. */
 static void et_free(struct incoming *in)
 {
 	struct exec_target *et = (struct exec_target *)in;
 
+	crash_disarm();
+	if (!et->failure && et->envelope->guardian_fd >= 0)
+		guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
 	incoming_clear(in);
 	envelope_free(et->envelope);
 	g_clear_pointer(&et->state, g_bytes_unref);
@@ -299,15 +311,17 @@ static void et_free(struct incoming *in)
 	g_free(et);
 }
 
-static void release_holders(struct exec_target *et)
+static void release_guardians(struct exec_target *et)
 {
-	GArray *holders = et->base.update->holders;
-	const json_t *earlier = json_object_get(et->envelope->json, "holders");
+	GArray *guardians = et->base.update->guardians;
+	const json_t *earlier = json_object_get(et->envelope->json, "guardians");
 	const json_t *pid;
 	size_t i;
 
-	holder_release(holders, et->envelope->holder_pid, fd_steal(&et->envelope->holder_fd));
-	json_array_foreach(earlier, i, pid) holder_release(holders, json_integer_value(pid), -1);
+	guardian_release(guardians, et->envelope->guardian_pid,
+			 fd_steal(&et->envelope->guardian_fd));
+	json_array_foreach(earlier, i, pid)
+		guardian_release(guardians, json_integer_value(pid), -1);
 }
 
 static void et_arrived(struct exec_target *et)
@@ -315,7 +329,7 @@ static void et_arrived(struct exec_target *et)
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
-	release_holders(et);
+	release_guardians(et);
 	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
 			     reason);
 	if (reason)
@@ -403,5 +417,8 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	if (owned->rollback)
 		et->base.channels.deferred = false;
 	et->envelope = g_steal_pointer(&owned);
+	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+	if (!et->envelope->rollback)
+		envelope_arm_crash(et->envelope, update->inherited);
 	return &et->base;
 }

@@ -42,7 +42,7 @@ struct update_waiter {
  * @owner:	Of the guest; NULL while a successor waits
  * @record:	Of the last update, or the one in progress; NULL if there was none
  * @autostart:	What to do with a running guest once it is loaded
- * @holders:	Children of updates by exec that are still to be reaped, see holder.h
+ * @guardians:	Children of updates by exec that are still to be reaped, see guardian.h
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
  * @arrived:	This process came by an update of which @incoming has ended
  * @ended, @ended_opaque: See update_on_end()
@@ -64,7 +64,7 @@ struct update {
 	GArray *listeners; /* struct update_listener */
 	GArray *waiters;   /* struct update_waiter */
 	bool autostart;
-	GArray *holders; /* pid_t */
+	GArray *guardians; /* pid_t */
 	struct outgoing *outgoing;
 	struct incoming *incoming;
 	void (*ended)(void *opaque, const GError *error);

@@ -35,7 +35,7 @@ static struct update *update_alloc(struct vm_config *config, char **argv)
 	update->autostart = !config->start_paused;
 	update->listeners = g_array_new(FALSE, FALSE, sizeof(struct update_listener));
 	update->waiters = g_array_new(FALSE, FALSE, sizeof(struct update_waiter));
-	update->holders = g_array_new(FALSE, FALSE, sizeof(pid_t));
+	update->guardians = g_array_new(FALSE, FALSE, sizeof(pid_t));
 	update->progress.emit = update_emit;
 	update->progress.opaque = update;
 	migration_parameters_init(&update->parameters);
@@ -60,7 +60,7 @@ void update_free(struct update *update)
 	migration_progress_clear(&update->progress);
 	g_array_unref(update->listeners);
 	g_array_unref(update->waiters);
-	g_array_unref(update->holders);
+	g_array_unref(update->guardians);
 	vm_config_free(update->config);
 	vm_config_free(update->command_line);
 	g_free(update);

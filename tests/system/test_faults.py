@@ -1,5 +1,7 @@
 # Every stage of every update, failed in every way: the guest goes on in exactly one process.
 # SPDX-License-Identifier: Apache-2.0
+import os
+import signal
 import subprocess
 import time
 
@@ -188,11 +190,63 @@ def test_exec_source(vms, table, stage, commit, fault):
     vm.shared.assert_running()
 
 
+def guest_processes(ram):
+    """Every process, zombies left out, that has the guest's RAM open."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if ram in fds and int(pid) != os.getpid():
+            found.append(int(pid))
+    return found
+
+
+def wait_processes(vm, pids):
+    """Until @pids and nobody else has the guest's RAM."""
+    end = time.monotonic() + UPDATE_SECONDS
+    while guest_processes(vm.ram) != pids:
+        assert time.monotonic() < end, f"not {pids} but {guest_processes(vm.ram)} has the RAM"
+        wait_for_change(None, 0.02)
+
+
+@pytest.mark.parametrize("table,stage,commit,fault", cases("exec-source", ("kill", "exit", "abort")))
+def test_exec_source_dies(vms, table, stage, commit, fault):
+    """Before its state is saved the guest dies with it, as in any crash, and nothing is left; from
+    then on the guardian goes on with the guest."""
+    vm = vms(env={"MOLT_FAULT": f"{table}:{stage}:{fault}"})
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    try:
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    except (EOFError, ConnectionError):
+        pass
+    vm.wait_exit(UPDATE_SECONDS)
+    if not commit:
+        wait_processes(vm, [])
+        return
+    follow_guardian(vm)
+    assert wait_one_owner([vm], vm.shared) is vm
+
+
+def follow_guardian(vm):
+    """The process has died; the guardian goes on with guest and monitors, under its own PID."""
+    vm.qmp.close()
+    vm.connect()
+    info = vm.qmp.wait_status(("failed",), UPDATE_SECONDS)
+    record = info["update-record"]
+    assert record["result"] == "rolled-back" and record["old-pid"] != vm.pid, info
+    vm.adopt(record["old-pid"])
+    return info
+
+
 # "sessions" never waits; if it could, monitors would greet their clients a second time.
 @pytest.mark.parametrize("table,stage,commit,fault", [
-    case for case in cases("exec-target", ("error", "stall")) if case[1::2] != ("sessions", "stall")])
+    case for case in cases("exec-target") if case[1::2] != ("sessions", "stall")])
 def test_exec_target(vms, tmp_path, table, stage, commit, fault):
-    """The new image fails at each of its stages: the old executable is back, guest and monitor too."""
+    """The new image fails, hangs or dies at each of its stages: the old executable is back, guest and
+    monitor too.  Only a process that was killed, or ended by itself, has lost its PID."""
     path = str(tmp_path / "com1")
     vm = vms(kernel="heartbeat", append="spin=200",
              args=["-serial", f"unix:{path},server=on,wait=off"])
@@ -206,16 +260,67 @@ def test_exec_target(vms, tmp_path, table, stage, commit, fault):
     vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[
         str(wrapper), *vm.argv[1:], "-incoming", f"file:{state}"])
     vm.qmp.cmd("migrate", uri=f"file:{state}")
-    info = vm.qmp.wait_status(("failed", "completed"), UPDATE_SECONDS)
+    if fault in ("kill", "exit"):
+        vm.wait_exit(UPDATE_SECONDS)
+        info = follow_guardian(vm)
+    else:
+        info = vm.qmp.wait_status(("failed", "completed"), UPDATE_SECONDS)
     owner = wait_one_owner([vm], vm.shared)
     assert owner is vm
     assert info["status"] == "failed" and info["error-desc"], info
+    said = {"kill": "ended before", "exit": "ended before", "abort": "SIGABRT",
+            "hang": "did not get on"}.get(fault, "")
+    assert said in info["error-desc"], info
     line.wait_for(b"HB 50\n", 60)
     numbers = [int(l[3:]) for l in line.text.split(b"\n")[:-1] if l.startswith(b"HB ")]
     assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
     vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
     vm.exec()
     vm.shared.assert_running()
+    wait_processes(vm, [vm.pid])
+
+
+def exec_into_window(vm):
+    """The new image is up and waits for migrate-incoming."""
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[*vm.argv, "-incoming", "defer"])
+    vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    end = time.monotonic() + UPDATE_SECONDS
+    while vm.qmp.cmd("query-status")["status"] != "inmigrate":
+        assert time.monotonic() < end, vm.log_text()
+        wait_for_change(None, 0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS])
+def test_exec_window_killed(vms, number):
+    vm = vms()
+    exec_into_window(vm)
+    vm.shared.assert_stopped()
+    vm.process.send_signal(number)
+    if number == signal.SIGKILL:
+        vm.wait_exit(UPDATE_SECONDS)
+        follow_guardian(vm)
+    else:
+        vm.qmp.wait_status(("failed",), UPDATE_SECONDS)
+        assert vm.alive()
+    vm.shared.assert_running()
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+    wait_processes(vm, [vm.pid])
+
+
+@pytest.mark.parametrize("how", ["quit", "SIGTERM"])
+def test_exec_window_ended(vms, how):
+    """Told to end, it ends, and the guest with it: nobody brings it back."""
+    vm = vms()
+    exec_into_window(vm)
+    if how == "quit":
+        vm.quit()
+    else:
+        vm.process.terminate()
+        vm.wait_exit()
+    wait_processes(vm, [])
 
 
 @pytest.mark.parametrize("when", ["setup", "defer"])

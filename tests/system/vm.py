@@ -68,6 +68,30 @@ class Shared:
         assert self.counter == before, "the guest runs although it should not"
 
 
+class Adopted:
+    """A process that is not this one's child, with the part of subprocess.Popen that is used here."""
+
+    def __init__(self, pid):
+        self.pid, self.returncode = pid, None
+        self.pidfd = os.pidfd_open(pid)
+
+    def poll(self):
+        if self.returncode is None and select.select([self.pidfd], [], [], 0)[0]:
+            self.returncode = 0  # whose child it is has the true one
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if not select.select([self.pidfd], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("adopted", timeout)
+        return self.poll()
+
+    def send_signal(self, number):
+        signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
 class Vm:
     """One molt process.  @args are added to what every test needs: RAM in a file, QMP, no defaults."""
 
@@ -119,6 +143,11 @@ class Vm:
         if not hasattr(self, "_shared"):
             self._shared = Shared(self.ram)
         return self._shared
+
+    def adopt(self, pid):
+        """The guest is in process @pid now, which is not a child of this one."""
+        self.process = Adopted(pid)
+        self.pid = pid
 
     def wait_exit(self, timeout=20.0):
         return self.process.wait(timeout)
