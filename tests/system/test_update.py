@@ -9,8 +9,6 @@ import pytest
 from vm import MOLT, Serial, wait_for_change, wait_for_socket
 
 
-
-
 def test_exec_keeps_pid_and_qmp(vms):
     vm = vms()
     vm.shared.wait_started()
@@ -292,13 +290,8 @@ def test_update_to_another_binary(vms, tmp_path):
 
 
 def two_step(vm, **kwargs):
-    vm.qmp.cmd("migrate-set-capabilities", capabilities=[
-        {"capability": "cpr-two-step", "state": True}, {"capability": "events", "state": True}])
     new = vm.successor(**kwargs)
-    wait_for_socket(new.cpr_path)
-    vm.migrate_to(new)
-    vm.qmp.wait_event("MIGRATION", status="setup", ready=True)
-    assert vm.qmp.cmd("query-migrate")["ready"] is True
+    vm.migrate_first_step(new)
     return new
 
 
