@@ -5,7 +5,7 @@
 static struct pvclock clock;
 
 /* detail: 0 last kvmclock ns, 1 last TSC, 2 times kvmclock went back, 3 times TSC went back,
- * 4 longest step of kvmclock in ns, 5 sequence number around 0 and 1 (odd: being written) */
+ * 4 longest step of kvmclock in ns, 5 sequence number (odd while 0 and 1 are read and written) */
 void payload_main(void *info)
 {
 	uint64_t last_ns = 0, last_tsc = 0;
@@ -14,15 +14,17 @@ void payload_main(void *info)
 	pvclock_enable(&clock);
 	serial_puts("ready\n");
 	for (;;) {
-		uint64_t tsc, ns = pvclock_read_ns(&clock, &tsc);
+		uint64_t tsc, ns;
 
+		SHARED->detail[5]++;
+		__asm__ volatile("mfence" ::: "memory");
+		ns = pvclock_read_ns(&clock, &tsc);
 		if (ns < last_ns)
 			SHARED->detail[2]++;
 		if (tsc < last_tsc)
 			SHARED->detail[3]++;
 		if (last_ns && ns > last_ns && ns - last_ns > SHARED->detail[4])
 			SHARED->detail[4] = ns - last_ns;
-		SHARED->detail[5]++;
 		SHARED->detail[0] = ns;
 		SHARED->detail[1] = tsc;
 		SHARED->detail[5]++;

@@ -124,7 +124,7 @@ class Struct:
     @staticmethod
     def _elements(kind, count, data):
         if kind != TYPE_STRUCT:
-            size = SIZES[kind]
+            size = SIZES.get(kind) or len(data) // max(count, 1)
             return [int.from_bytes(data[i * size:(i + 1) * size], "little") for i in range(count)]
         out = []
         for _ in range(count):
