@@ -144,24 +144,10 @@ static enum stage_result et_sessions(void *ctx, GError **error)
 static enum stage_result et_build(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
-	struct update *update = et->base.update;
-	g_autofree char *differences = NULL;
-	json_t *own;
 
-	update->owner = owner_inherit(&update->fds, error);
-	if (!update->owner)
+	if (!update_build(et->base.update, et->base.offer, false, error))
 		return STAGE_FAILED;
-	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
-	if (!update->machine)
-		return STAGE_FAILED;
-	own = machine_device_tree(update->machine);
-	differences = offer_tree_differences(et->base.offer->tree, own);
-	json_decref(own);
-	if (differences) {
-		error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
-		return STAGE_FAILED;
-	}
-	update_machine_ready(update);
+	update_machine_ready(et->base.update);
 	return STAGE_DONE;
 }
 

@@ -98,6 +98,14 @@ bool update_check_state(GBytes *state, const struct offer *offer, GError **error
 /** update_load() - Load the machine from @state, which must be the offer's. */
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
 
+/**
+ * update_build() - Make owner and machine from what the predecessor handed over
+ * @all:	Descriptors that nobody has taken are among the differences
+ *
+ * Return: false with @error, which names every difference between the two machines.
+ */
+bool update_build(struct update *update, const struct offer *offer, bool all, GError **error);
+
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
 void update_go(struct update *update);
 

@@ -10,6 +10,7 @@
 #include "backend/chardev/chardev_set.h"
 #include "base/error.h"
 #include "cpr/frame.h"
+#include "machine/machine.h"
 #include "state/section.h"
 
 bool offer_session_new(char session[OFFER_SESSION_BYTES], GError **error)
@@ -79,18 +80,7 @@ void offer_free(struct offer *offer)
 	g_free(offer);
 }
 
-char *offer_config_differences(const struct offer *offer, const struct vm_config *own)
-{
-	if (offer->state_min_reader > STATE_FORMAT_VERSION)
-		return g_strdup_printf("%s writes a state that needs a reader of format %u, this "
-				       "is molt " MOLT_VERSION " with format %u",
-				       offer->build, offer->state_min_reader, STATE_FORMAT_VERSION);
-	if (!own->explicit_vm)
-		return NULL;
-	return vm_config_differences(offer->config, own);
-}
-
-/* ---- trees ---- */
+/* ---- what does not fit ---- */
 
 static void add_line(GString *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
@@ -105,6 +95,38 @@ static void add_line(GString *out, const char *fmt, ...)
 	va_end(ap);
 }
 
+char *offer_config_differences(const struct offer *offer, const struct vm_config *own)
+{
+	g_autoptr(GString) out = g_string_new(NULL);
+	g_autofree char *config = NULL;
+
+	if (offer->state_min_reader > STATE_FORMAT_VERSION)
+		add_line(
+			out,
+			"%s writes a state that needs a reader of format %u, this is molt " MOLT_VERSION
+			" with format %u",
+			offer->build, offer->state_min_reader, STATE_FORMAT_VERSION);
+	if (own->explicit_vm)
+		config = vm_config_differences(offer->config, own);
+	if (config)
+		add_line(out, "%s", config);
+	return out->len ? g_strdup(out->str) : NULL;
+}
+
+char *offer_differences(const struct offer *offer, const struct vm_config *own)
+{
+	const struct vm_config *config = own->explicit_vm ? own : offer->config;
+	g_autofree char *differences = offer_config_differences(offer, own);
+	g_autoptr(GString) out = g_string_new(differences);
+	g_autoptr(GError) error = NULL;
+
+	if (!machine_check_takeover(config, offer->tree, &error))
+		add_line(out, "%s", error->message);
+	return out->len ? g_strdup(out->str) : NULL;
+}
+
+/* ---- trees ---- */
+
 static const char *text_of(const json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));
@@ -115,6 +137,11 @@ static const char *text_of(const json_t *object, const char *key)
 static json_int_t number_of(const json_t *object, const char *key)
 {
 	return json_integer_value(json_object_get(object, key));
+}
+
+static bool share_of(const json_t *object)
+{
+	return json_is_true(json_object_get(object, "share"));
 }
 
 /* The entry of @list with the same @key and instance as @entry. */
@@ -154,6 +181,10 @@ static void compare_ram(GString *out, const json_t *theirs, const json_t *own)
 			 " here",
 			 text_of(theirs, "name"), number_of(theirs, "size"),
 			 number_of(own, "size"));
+	if (share_of(theirs) != share_of(own))
+		add_line(out, "RAM block %s: share=%s there, share=%s here",
+			 text_of(theirs, "name"), share_of(theirs) ? "on" : "off",
+			 share_of(own) ? "on" : "off");
 }
 
 /* Every entry of each list has its like in the other, and those compare. */
@@ -234,20 +265,61 @@ struct vm_config *offer_adopt_config(struct offer *offer, struct vm_config *own,
 
 /* ---- hello ---- */
 
-json_t *hello_to_json(void)
+#define HELLO_MAX_FEATURES 64
+
+static const struct {
+	const char *name;
+	uint32_t bit;
+} hello_features[] = {
+	{"record", HELLO_RECORD},
+};
+
+json_t *hello_to_json(uint32_t features)
 {
-	return json_pack("{s:i, s:i, s:s, s:[s]}", "protocol", FRAME_PROTOCOL, "protocol-min",
-			 FRAME_PROTOCOL_MIN, "build", MOLT_VERSION, "features", "record");
+	json_t *names = json_array();
+
+	for (size_t i = 0; i < G_N_ELEMENTS(hello_features); i++)
+		if (features & hello_features[i].bit)
+			json_array_append_new(names, json_string(hello_features[i].name));
+	return json_pack("{s:i, s:i, s:s, s:o}", "protocol", FRAME_PROTOCOL, "protocol-min",
+			 FRAME_PROTOCOL_MIN, "build", MOLT_VERSION, "features", names);
 }
 
-bool hello_check(const json_t *hello, char **build, GError **error)
+static uint32_t feature_by_name(const char *name)
+{
+	for (size_t i = 0; i < G_N_ELEMENTS(hello_features); i++)
+		if (strcmp(hello_features[i].name, name) == 0)
+			return hello_features[i].bit;
+	return 0;
+}
+
+/* A newer peer has features that are unknown here; they are not in force. */
+static bool features_parse(const json_t *names, uint32_t *features)
+{
+	const json_t *name;
+	size_t i;
+
+	*features = 0;
+	if (!json_is_array(names) || json_array_size(names) > HELLO_MAX_FEATURES)
+		return false;
+	json_array_foreach(names, i, name)
+	{
+		if (!json_is_string(name))
+			return false;
+		*features |= feature_by_name(json_string_value(name));
+	}
+	return true;
+}
+
+bool hello_check(const json_t *hello, char **build, uint32_t *features, GError **error)
 {
 	const char *text;
 	int newest, oldest;
+	json_t *names;
 
-	if (json_unpack((json_t *)hello, "{s:i, s:i, s:s}", "protocol", &newest, "protocol-min",
-			&oldest, "build", &text) < 0 ||
-	    strlen(text) > 64)
+	if (json_unpack((json_t *)hello, "{s:i, s:i, s:s, s:o}", "protocol", &newest,
+			"protocol-min", &oldest, "build", &text, "features", &names) < 0 ||
+	    strlen(text) > 64 || !features_parse(names, features))
 		return error_set_generic(error, "the peer's greeting is not understood");
 	if (newest < FRAME_PROTOCOL_MIN || oldest > FRAME_PROTOCOL)
 		return error_set_generic(

@@ -59,6 +59,13 @@ DEFINE_CLEANUP(offer, offer_free)
 char *offer_config_differences(const struct offer *offer, const struct vm_config *own);
 
 /**
+ * offer_differences() - The same, and which of the states offered this program cannot read
+ *
+ * All that can be told before there is a machine.
+ */
+char *offer_differences(const struct offer *offer, const struct vm_config *own);
+
+/**
  * offer_tree_differences() - Why a machine with the tree @own cannot load the state of @theirs
  *
  * RAM blocks must be the same.  Sections must be the same, and of a version that the state can be
@@ -78,13 +85,25 @@ char *offer_tree_differences(const json_t *theirs, const json_t *own);
 struct vm_config *offer_adopt_config(struct offer *offer, struct vm_config *own,
 				     bool keep_monitors);
 
-/** hello_to_json() - What each side says first: versions, features, build; owned by the caller. */
-json_t *hello_to_json(void);
+/**
+ * HELLO_RECORD, ... - Features: what a side may leave out, or send, if both know it; bits of a set
+ *
+ * HELLO_RECORD ("record"): the frame "running" carries the new process's record.
+ */
+#define HELLO_RECORD (1U << 0)
+#define HELLO_ALL    HELLO_RECORD
+
+/**
+ * hello_to_json() - What each side says first: versions, features, build; owned by the caller
+ * @features:	HELLO_ALL from the old process; from the new one those that are in force
+ */
+json_t *hello_to_json(uint32_t features);
 
 /**
  * hello_check() - Whether the dialogue can go on with such a peer
  * @build:	Set to its version, to be freed
+ * @features:	Set to those that both know: these and no others are in force
  *
  * Versions overlap where each side's newest is at least the other's oldest.
  */
-bool hello_check(const json_t *hello, char **build, GError **error);
+bool hello_check(const json_t *hello, char **build, uint32_t *features, GError **error);

@@ -54,6 +54,42 @@ bool update_load(struct update *update, GBytes *state, const struct offer *offer
 	return false;
 }
 
+/* The offer is this owner's, and its next one. */
+static bool inherit_owner(struct update *update, const struct offer *offer, GError **error)
+{
+	update->owner = owner_inherit(&update->fds, error);
+	return update->owner &&
+	       (offer->generation == owner_generation(update->owner) + 1 ||
+		error_set_generic(error,
+				  "the offer is of generation %" G_GUINT64_FORMAT
+				  ", the owner page of %" G_GUINT64_FORMAT,
+				  offer->generation, owner_generation(update->owner)));
+}
+
+bool update_build(struct update *update, const struct offer *offer, bool all, GError **error)
+{
+	g_autofree char *differences = NULL;
+	g_autoptr(GError) left = NULL;
+	json_t *own;
+
+	if (!inherit_owner(update, offer, error))
+		return false;
+	update->fds.complete = true;
+	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
+	update->fds.complete = false;
+	if (!update->machine)
+		return false;
+	own = machine_device_tree(update->machine);
+	differences = offer_tree_differences(offer->tree, own);
+	json_decref(own);
+	if (all)
+		(void)fdstore_finish(update->inherited, &left);
+	if (!differences && !left)
+		return true;
+	return error_set(error, MOLT_ERROR_REFUSED, "%s%s%s", differences ? differences : "",
+			 differences && left ? "\n" : "", left ? left->message : "");
+}
+
 static uint64_t running_since(struct machine *machine)
 {
 	uint64_t entered_ns = kvm_vm_entered_ns(machine_kvm(machine));

@@ -25,6 +25,7 @@
  * struct transfer_source - The update, from this side
  * @cpr:	Dialogue with the successor
  * @main:	The state goes here
+ * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
  * @timer:	After the commit: ticks while the report is awaited, or the verdict
  * @ticks:	How often it ticked since the successor took over
@@ -35,6 +36,7 @@ struct transfer_source {
 	struct outgoing base;
 	struct link *cpr;
 	struct link *main;
+	uint32_t features;
 	unsigned int awaited;
 	GSource *timer;
 	unsigned int ticks;
@@ -85,7 +87,7 @@ static void in_trouble(struct transfer_source *ts, GError *error)
 static bool take_welcome(struct transfer_source *ts, json_t *body, GError **error)
 {
 	g_clear_pointer(&ts->base.update->record->new_build, g_free);
-	return hello_check(body, &ts->base.update->record->new_build, error);
+	return hello_check(body, &ts->base.update->record->new_build, &ts->features, error);
 }
 
 /* The successor's phases and times; a report that is not understood changes nothing. */
@@ -93,8 +95,9 @@ static void take_running(struct transfer_source *ts, json_t *body)
 {
 	g_autoptr(GError) ignored = NULL;
 
-	(void)update_record_merge(ts->base.update->record, json_object_get(body, "record"), true,
-				  &ignored);
+	if (ts->features & HELLO_RECORD)
+		(void)update_record_merge(ts->base.update->record, json_object_get(body, "record"),
+					  true, &ignored);
 }
 
 static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
@@ -175,7 +178,7 @@ static enum stage_result ts_hello(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
 
-	if (!link_send(ts->cpr, FRAME_HELLO, hello_to_json(), error))
+	if (!link_send(ts->cpr, FRAME_HELLO, hello_to_json(HELLO_ALL), error))
 		return STAGE_FAILED;
 	return await(ts, FRAME_WELCOME);
 }

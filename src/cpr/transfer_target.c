@@ -25,7 +25,7 @@
  * @cpr:	Dialogue with it
  * @main_listener, @main_watch: Until it has connected
  * @main:	The state comes here
- * @hello:	Its first words
+ * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @announced:	Monitors know the machine, so it stays until the process ends
@@ -39,6 +39,7 @@ struct transfer_target {
 	struct channel_listener *main_listener;
 	GSource *main_watch;
 	struct link *main;
+	uint32_t features;
 	unsigned int awaited;
 	bool accepted;
 	bool announced;
@@ -59,7 +60,7 @@ static bool take_hello(struct transfer_target *tt, const json_t *body, GError **
 
 	loop_unwatch(&tt->cpr_watch);
 	g_clear_pointer(&tt->cpr_listener, channel_listener_free);
-	return hello_check(body, &record->old_build, error);
+	return hello_check(body, &record->old_build, &tt->features, error);
 }
 
 static bool take_offer(struct transfer_target *tt, const json_t *body, GError **error)
@@ -70,7 +71,7 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 
 	if (!offer)
 		return false;
-	differences = offer_config_differences(offer, update->config);
+	differences = offer_differences(offer, update->config);
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	tt->accepted = true;
@@ -187,8 +188,8 @@ static enum stage_result tt_hello(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	return link_send(tt->cpr, FRAME_WELCOME, hello_to_json(), error) ? STAGE_DONE
-									 : STAGE_FAILED;
+	return link_send(tt->cpr, FRAME_WELCOME, hello_to_json(tt->features), error) ? STAGE_DONE
+										     : STAGE_FAILED;
 }
 
 static enum stage_result tt_offer(void *ctx, GError **error)
@@ -199,26 +200,6 @@ static enum stage_result tt_offer(void *ctx, GError **error)
 static enum stage_result tt_fds(void *ctx, GError **error)
 {
 	return await(ctx, FRAME_FDS);
-}
-
-static bool build(struct transfer_target *tt, GError **error)
-{
-	struct update *update = tt->base.update;
-	g_autofree char *differences = NULL;
-	json_t *own;
-
-	update->owner = owner_inherit(&update->fds, error);
-	if (!update->owner)
-		return false;
-	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
-	if (!update->machine)
-		return false;
-	own = machine_device_tree(update->machine);
-	differences = offer_tree_differences(tt->base.offer->tree, own);
-	json_decref(own);
-	if (differences)
-		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
-	return fdstore_finish(update->inherited, error);
 }
 
 static void tt_demolish(void *ctx)
@@ -234,7 +215,9 @@ static void tt_demolish(void *ctx)
 
 static enum stage_result tt_build(void *ctx, GError **error)
 {
-	if (build(ctx, error))
+	struct transfer_target *tt = ctx;
+
+	if (update_build(tt->base.update, tt->base.offer, true, error))
 		return STAGE_DONE;
 	tt_demolish(ctx);
 	return STAGE_FAILED;
@@ -473,10 +456,13 @@ static enum stage_result tt_run(void *ctx, GError **error)
 static enum stage_result tt_running(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-	json_t *record = update_record_to_json(tt->base.update->record);
+	json_t *report = json_object();
 
+	if (tt->features & HELLO_RECORD)
+		json_object_set_new(report, "record",
+				    update_record_to_json(tt->base.update->record));
 	/* A predecessor that has died needs no report. */
-	(void)link_send(tt->cpr, FRAME_RUNNING, json_pack("{s:o}", "record", record), NULL);
+	(void)link_send(tt->cpr, FRAME_RUNNING, report, NULL);
 	return STAGE_DONE;
 }
 

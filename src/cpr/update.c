@@ -278,20 +278,12 @@ static char *judge_offer(void *opaque, const json_t *json)
 	const struct judge *judge = opaque;
 	g_autoptr(GError) error = NULL;
 	autoptr(offer) offer = NULL;
-	char *differences;
 
 	if (!judge->config)
 		return g_strdup(judge->error ? judge->error->message
 					     : "the command does not start a VM");
 	offer = offer_from_json(json, &error);
-	if (!offer)
-		return g_strdup(error->message);
-	differences = offer_config_differences(offer, judge->config);
-	if (!differences &&
-	    !machine_check_takeover(judge->config->explicit_vm ? judge->config : offer->config,
-				    offer->tree, &error))
-		differences = g_strdup(error->message);
-	return differences;
+	return offer ? offer_differences(offer, judge->config) : g_strdup(error->message);
 }
 
 int update_answer_probe(const struct vm_config *config, const GError *error)

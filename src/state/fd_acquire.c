@@ -30,6 +30,10 @@ int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_op
 
 	if (src && src->inherited && fdstore_find(src->inherited, name))
 		return fd_inherit(src, name, kind, error);
+	if (src && src->inherited && src->complete) {
+		error_set_generic(error, "descriptor %s: was not handed over", name);
+		return -1;
+	}
 	fd = acquire_open(name, kind, open_fn, arg, error);
 	if (fd < 0 || !fd_publish(src, name, kind, fd, error))
 		return -1;

@@ -10,6 +10,9 @@
 /**
  * struct fd_source - Where descriptors come from, and which are in use
  * @inherited:	What the predecessor handed over; NULL at a cold boot.  Not owned
+ * @complete:	While a machine is built from @inherited: what is not in it is an error, since
+ *		opening it anew would give the guest other memory, or take a path from the
+ *		predecessor that still uses it
  * @live:	Name to struct fd_live (fd_live.c): every descriptor acquired or published and not
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
@@ -17,6 +20,7 @@
  */
 struct fd_source {
 	struct fdstore *inherited;
+	bool complete;
 	GHashTable *live;
 };
 
@@ -35,8 +39,8 @@ typedef int fd_open_fn(void *arg, GError **error);
  * @src:	NULL is a source without a predecessor
  * @name:	Stable path of the owner and what it is to it, such as "pci/00.3/image"
  * @kind:	What it must be; checked on both ways
- * @open_fn:	Called if there is no predecessor, or if the predecessor had no such descriptor (a
- *		resource that is reopened by intent)
+ * @open_fn:	Called if there is no predecessor, or if it had no such descriptor and @src is not
+ *		complete
  * @arg:	For @open_fn
  *
  * The descriptor is remembered as live under @name until fd_withdraw().  The caller cannot tell

@@ -272,6 +272,22 @@ static bool frame_read(struct span wire, struct frame *frame, GError **error)
 	return true;
 }
 
+/* What is wrong with any of them is told of all at once. */
+static bool adopt_all(struct fdstore *store, const struct fd_manifest *manifest, struct bag *bag,
+		      GError **error)
+{
+	g_autoptr(GString) wrong = g_string_new(NULL);
+
+	for (uint32_t i = 0; i < manifest->n_records; i++) {
+		g_autoptr(GError) reason = NULL;
+
+		if (!fdstore_adopt(store, &manifest->records[i], &bag->fds[i], &reason))
+			g_string_append_printf(wrong, "%s%s", wrong->len ? "\n" : "",
+					       reason->message);
+	}
+	return !wrong->len || error_set_generic(error, "%s", wrong->str);
+}
+
 static bool batch_adopt(struct fdstore *store, const struct frame *frame, GBytes *bytes,
 			struct bag *bag, GError **error)
 {
@@ -285,12 +301,7 @@ static bool batch_adopt(struct fdstore *store, const struct frame *frame, GBytes
 	if (manifest->n_records != frame->n_here)
 		return error_set_generic(error, "%u announced, %u named", frame->n_here,
 					 manifest->n_records);
-	for (uint32_t i = 0; i < frame->n_here; i++) {
-		if (!fdstore_adopt(store, &manifest->records[i], &bag->fds[i], error))
-			return false;
-	}
-	bag->n = 0;
-	return true;
+	return adopt_all(store, manifest, bag, error);
 }
 
 static bool receive_batch(struct fdstore *store, int sock, struct frame *frame, struct bag *bag,

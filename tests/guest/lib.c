@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "payload.h"
 
-#define COM1	   0x3f8
-#define FIRST_FREE 0x400000ULL
+#define COM1 0x3f8
 
 struct hvm_start_info {
 	uint32_t magic, version, flags, nr_modules;
@@ -103,12 +102,23 @@ uint64_t command_line_u64(const char *key, uint64_t def)
 	return value;
 }
 
+uint64_t ram_end(void)
+{
+	const struct hvm_memmap_entry *map = (const void *)(uintptr_t)info()->memmap_paddr;
+
+	for (uint32_t i = 0; i < info()->memmap_entries; i++)
+		if (map[i].type == 1 && map[i].addr < RAM_FREE_GPA &&
+		    map[i].addr + map[i].size > RAM_FREE_GPA)
+			return map[i].addr + map[i].size;
+	return RAM_FREE_GPA;
+}
+
 void ram_touch(void)
 {
 	const struct hvm_memmap_entry *map = (const void *)(uintptr_t)info()->memmap_paddr;
 
 	for (uint32_t i = 0; i < info()->memmap_entries; i++) {
-		uint64_t from = map[i].addr > FIRST_FREE ? map[i].addr : FIRST_FREE;
+		uint64_t from = map[i].addr > RAM_FREE_GPA ? map[i].addr : RAM_FREE_GPA;
 
 		for (uint64_t p = from; map[i].type == 1 && p < map[i].addr + map[i].size;
 		     p += 4096)

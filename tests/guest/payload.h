@@ -97,7 +97,13 @@ bool command_line_has(const char *word);
 /** command_line_u64() - The number after "@key=" on the command line, @def if it is not there. */
 uint64_t command_line_u64(const char *key, uint64_t def);
 
-/** ram_touch() - Write to every page of RAM that no payload uses (from 4 MiB on). */
+/** RAM_FREE_GPA - From here to the end of RAM, no payload and no table of the firmware's lies. */
+#define RAM_FREE_GPA 0x400000ULL
+
+/** ram_end() - End of the RAM that begins below RAM_FREE_GPA. */
+uint64_t ram_end(void);
+
+/** ram_touch() - Write to every page of RAM that no payload uses. */
 void ram_touch(void);
 
 /** payload_begin() - Clear and announce the shared page: first thing in payload_main(). */

@@ -1,56 +1,19 @@
-// Starts every other vCPU with INIT and SIPI; each counts in its own cache line.  "touch" as counter.c.
+// Starts every other vCPU; each counts in its own cache line.  "touch" as counter.c.
 // SPDX-License-Identifier: Apache-2.0
-#include "payload.h"
+#include "cpus.h"
 
-#define TRAMPOLINE    0x8000
-#define APIC_SVR      (*(volatile uint32_t *)0xfee000f0)
-#define APIC_ICR_LOW  (*(volatile uint32_t *)0xfee00300)
-#define APIC_ICR_HIGH (*(volatile uint32_t *)0xfee00310)
-
-extern char trampoline_start[], trampoline_end[];
-extern uint32_t ap_stack;
-static uint8_t stacks[64][4096] __attribute__((aligned(16)));
-static volatile uint32_t next_cpu, started;
-
-static void pause_ticks(uint64_t ticks)
+void cpu_main(uint32_t cpu)
 {
-	uint64_t start = rdtsc();
-
-	while (rdtsc() - start < ticks)
-		;
-}
-
-void ap_main(void)
-{
-	uint32_t cpu = next_cpu;
-
-	started = cpu;
 	for (;;)
 		SHARED->per_cpu[cpu * 8]++;
 }
 
 void payload_main(void *info)
 {
-	uint32_t n_cpus = command_line_u64("cpus", 1);
-	volatile char *to = (volatile char *)TRAMPOLINE;
-
 	payload_begin();
 	if (command_line_has("touch"))
 		ram_touch();
-	APIC_SVR = 0x1ff; /* software enable */
-	for (const char *p = trampoline_start; p < trampoline_end; p++)
-		*to++ = *p;
-	for (uint32_t cpu = 1; cpu < n_cpus && cpu < 64; cpu++) {
-		next_cpu = cpu;
-		ap_stack = (uint32_t)(uintptr_t)stacks[cpu + 1 < 64 ? cpu + 1 : cpu];
-		APIC_ICR_HIGH = cpu << 24;
-		APIC_ICR_LOW = 0x4500; /* INIT */
-		pause_ticks(1000000);
-		APIC_ICR_HIGH = cpu << 24;
-		APIC_ICR_LOW = 0x4600 | TRAMPOLINE >> 12; /* SIPI */
-		while (started != cpu)
-			pause_ticks(1000);
-	}
+	cpus_start(command_line_u64("cpus", 1));
 	serial_puts("ready\n");
 	for (;;) {
 		SHARED->per_cpu[0]++;

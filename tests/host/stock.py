@@ -174,8 +174,14 @@ class GuestLine:
 
     def clock_offset_ns(self, readings=20):
         """Host clock minus guest clock, of the reading that was under way the shortest time."""
-        asked = (self._ask("clock") for _ in range(readings))
-        return min(at_ns - reply["mono_ns"] for at_ns, reply in asked)
+        return self.clock_offsets_ns(readings)[0]
+
+    def clock_offsets_ns(self, readings=20):
+        """The same of CLOCK_MONOTONIC and CLOCK_REALTIME."""
+        real_ns = time.time_ns() - time.monotonic_ns()
+        asked = [self._ask("clock") for _ in range(readings)]
+        return (min(at_ns - reply["mono_ns"] for at_ns, reply in asked),
+                min(at_ns + real_ns - reply["real_ns"] for at_ns, reply in asked))
 
     def tail(self, lines=25):
         last = [f"{self.beats[-1]}"] if self.beats else []

@@ -3,10 +3,14 @@
 """The tests share a guest and follow each other through its life, because booting it takes longest.
 Each leaves it beating; where one fails, the next begins with a new guest."""
 import re
+import time
 
 import pytest
 
-from stock import image_records
+from stock import SLOWNESS, image_records
+
+# How far a reading of the guest's clock may be off while its processor is busy with reading clocks.
+CLOCK_TOLERANCE_NS = 80_000_000
 
 MIX = ("exec", "transfer", "transfer", "exec", "exec", "transfer", "exec", "transfer", "transfer",
        "exec")
@@ -98,6 +102,48 @@ def test_ten_updates_under_load(guest):
     assert abs(drift_ns) < 20_000_000, f"guest and host clock are {drift_ns} ns apart"
     assert_uptime_goes_on(line, first)
     line.command("verify")
+    assert_healthy(guest)
+
+
+def clock_log(line):
+    """What the kernel has said of its clocks since it booted."""
+    return line.shell("dmesg | grep -iE 'clocksource|watchdog|tsc|unstable|hrtimer' | "
+                      f"grep -vE '{'|'.join(SLOWNESS)}'; true")
+
+
+def rtc_offset_s(line):
+    """Host minus the guest's real-time clock, read through its driver."""
+    return time.time() - int(line.shell("cat /sys/class/rtc/rtc0/since_epoch"))
+
+
+def test_clocks_over_fifty_updates(guest):
+    """No clock goes back, and all keep their distance to the host's; the pause is guest time.
+
+    A distance is known to some milliseconds only, because an emulated processor is slow to tell it;
+    what is looked for adds up over the updates."""
+    line = guest.line
+    said = clock_log(line)
+    source = line.shell("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+    first = line.wait_beats(1)
+    before = line.clock_offsets_ns()
+    reads = line.command("watch")["watch_reads"]
+    for n in range(50):
+        guest.update(("exec", "transfer", "transfer", "exec")[n % 4])
+        line.wait_beats(1)
+        drift_ns = [now - then for now, then in zip(line.clock_offsets_ns(4), before)]
+        assert all(abs(ns) < CLOCK_TOLERANCE_NS for ns in drift_ns), (n + 1, drift_ns)
+        # A second is its resolution.
+        assert abs(rtc_offset_s(line) - 0.5) < 2.5, f"after update {n + 1}"
+    status = line.command("unwatch")
+    assert status["watch_reads"] > reads + 1000, status
+    assert not any(status[f"{clock}_back"] for clock in ("mono", "real", "tsc", "clock")), status
+    drift_ns = [now - then for now, then in zip(line.clock_offsets_ns(), before)]
+    assert all(abs(ns) < CLOCK_TOLERANCE_NS // 4 for ns in drift_ns), drift_ns
+    assert abs(before[1]) < 2_000_000_000, "the guest's time of day is not the host's"
+    assert_uptime_goes_on(line, first)
+    assert clock_log(line) == said
+    assert source == line.shell(
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
     assert_healthy(guest)
 
 

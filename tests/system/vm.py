@@ -204,11 +204,27 @@ class Vm:
         self.qmp.cmd("migrate-set-parameters", mode="cpr-transfer")
         return self.qmp.cmd("migrate", channels=channels)
 
-    def transfer(self, timeout=30.0, **kwargs):
-        """Update by cpr-transfer; returns the new Vm, this one has been told to quit."""
-        new = self.successor(**kwargs)
+    def set_capabilities(self, **on):
+        self.qmp.cmd("migrate-set-capabilities", capabilities=[
+            {"capability": name.replace("_", "-"), "state": state} for name, state in on.items()])
+
+    def migrate_first_step(self, new):
+        """The first of two steps: until @new is ready and waits for migrate with resume."""
+        self.set_capabilities(cpr_two_step=True, events=True)
         wait_for_socket(new.cpr_path)
         self.migrate_to(new)
+        self.qmp.wait_event("MIGRATION", status="setup", ready=True)
+        assert self.qmp.cmd("query-migrate")["ready"] is True
+
+    def transfer(self, timeout=30.0, two_step=False, **kwargs):
+        """Update by cpr-transfer; returns the new Vm, this one has been told to quit."""
+        new = self.successor(**kwargs)
+        if two_step:
+            self.migrate_first_step(new)
+            self.qmp.cmd("migrate", resume=True)
+        else:
+            wait_for_socket(new.cpr_path)
+            self.migrate_to(new)
         info = self.qmp.wait_status(("completed", "failed"), timeout)
         assert info["status"] == "completed", f"{info}\n{self.log_text()}\n{new.log_text()}"
         new.qmp.wait_status(("completed",), timeout)

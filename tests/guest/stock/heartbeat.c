@@ -15,7 +15,8 @@
  * before READY, new: after it), POWER for the power button, and JSON for the commands it reads:
  * status, verify (reads every record back first), mark (restarts the longest gap), sh COMMAND (runs
  * it in a shell while the heart stands still), clock (as short as can be, for whoever compares it
- * with his own when the first byte arrives), poweroff, reboot.
+ * with his own when the first byte arrives), watch and unwatch (a process beside this one that does
+ * nothing but read clocks), poweroff, reboot.
  *
  * The line is this program's alone: the kernel is told to print nothing but emergencies.  It is
  * the console, or what molt.line=PATH names.  molt.test=NAME chooses another program from the table
@@ -40,6 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock_watch.h"
 #include "disk_log.h"
 #include "kernel_log.h"
 #include "shell.h"
@@ -73,6 +75,7 @@ struct clocks {
 struct heart {
 	struct console console;
 	struct disk_log disk;
+	struct clock_watch watch;
 	int timer_fd;
 	int kmsg_fd;
 	int button_fd;
@@ -181,23 +184,41 @@ static void machine_end(struct console *console, int how)
 static void report_status(struct heart *heart)
 {
 	const struct disk_log *disk = &heart->disk;
+	const struct clock_counts counts = clock_watch_counts(&heart->watch);
 
 	console_line(&heart->console,
 		     "{\"seq\":%lu,\"up_ns\":%lu,\"mono_ns\":%lu,\"real_ns\":%lu,"
 		     "\"max_gap_ns\":%lu,\"max_gap_seq\":%lu,\"clock_back\":%lu,"
 		     "\"disk\":%s,\"disk_seq\":%lu,\"disk_checked\":%lu,\"disk_bad\":%lu,"
 		     "\"max_io_ns\":%lu,\"kmsg_boot\":%lu,\"kmsg_new\":%lu,\"dropped\":%lu,"
-		     "\"cpus\":%d}",
+		     "\"cpus\":%d,\"watch_reads\":%lu,\"mono_back\":%lu,\"real_back\":%lu,"
+		     "\"tsc_back\":%lu}",
 		     heart->seq, heart->last.up_ns, heart->last.mono_ns, heart->last.real_ns,
 		     heart->max_gap_ns, heart->max_gap_seq, heart->clock_back,
 		     disk->fd >= 0 ? "true" : "false", disk->seq, disk->checked, disk->bad,
 		     disk->max_io_ns, heart->kmsg_boot, heart->kmsg_new, heart->console.dropped,
-		     heart->n_cpus);
+		     heart->n_cpus, counts.reads, counts.mono_back, counts.real_back,
+		     counts.tsc_back);
 }
 
 static void command_clock(struct heart *heart)
 {
-	console_line(&heart->console, "{\"mono_ns\":%lu}", read_clock_ns(CLOCK_MONOTONIC));
+	const uint64_t mono_ns = read_clock_ns(CLOCK_MONOTONIC);
+
+	console_line(&heart->console, "{\"mono_ns\":%lu,\"real_ns\":%lu}", mono_ns,
+		     read_clock_ns(CLOCK_REALTIME));
+}
+
+static void command_watch(struct heart *heart)
+{
+	clock_watch_start(&heart->watch);
+	report_status(heart);
+}
+
+static void command_unwatch(struct heart *heart)
+{
+	clock_watch_stop(&heart->watch);
+	report_status(heart);
 }
 
 static void command_verify(struct heart *heart)
@@ -242,6 +263,7 @@ static void run_command(struct heart *heart, const char *line)
 	} commands[] = {
 		{"status", report_status},	{"verify", command_verify},
 		{"mark", command_mark},		{"clock", command_clock},
+		{"watch", command_watch},	{"unwatch", command_unwatch},
 		{"poweroff", command_poweroff}, {"reboot", command_reboot},
 	};
 

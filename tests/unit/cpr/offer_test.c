@@ -145,6 +145,8 @@ static void test_trees(void)
 	check_tree("{\"devices\":[" DEV("x", "9", "3") "]}",
 		   "{\"devices\":[" DEV("x", "2", "1") "]}",
 		   "x: state version 9 needs a reader of version 3, here is 2");
+	check_tree("{\"ram\":[{\"name\":\"pc.ram\",\"size\":4096,\"share\":false}]}", NULL,
+		   "RAM block pc.ram: share=off there, share=on here");
 	/* All of them in one text. */
 	check_tree("{" RAM("1") ",\"devices\":[" DEV("y", "1", "1") "]}", NULL, "device y");
 	check_tree("{" RAM("1") ",\"devices\":[" DEV("y", "1", "1") "]}", NULL, "1 bytes there");
@@ -197,10 +199,11 @@ static void test_hello(void)
 		int newest, oldest;
 		bool ok;
 	} rows[] = {{1, 1, true}, {9, 1, true}, {9, 2, false}, {0, 0, false}};
-	json_t *hello = hello_to_json();
+	json_t *hello = hello_to_json(HELLO_ALL);
 	char *build = NULL;
+	uint32_t features;
 
-	g_assert_true(hello_check(hello, &build, NULL));
+	g_assert_true(hello_check(hello, &build, &features, NULL));
 	g_assert_cmpstr(build, ==, MOLT_VERSION);
 	g_clear_pointer(&build, g_free);
 	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -208,13 +211,84 @@ static void test_hello(void)
 
 		json_object_set_new(hello, "protocol", json_integer(rows[i].newest));
 		json_object_set_new(hello, "protocol-min", json_integer(rows[i].oldest));
-		g_assert_cmpint(hello_check(hello, &build, &error), ==, rows[i].ok);
+		g_assert_cmpint(hello_check(hello, &build, &features, &error), ==, rows[i].ok);
 		g_assert_cmpint(error == NULL, ==, rows[i].ok);
 		g_clear_pointer(&build, g_free);
 	}
 	json_object_del(hello, "build");
-	g_assert_false(hello_check(hello, &build, NULL));
+	g_assert_false(hello_check(hello, &build, &features, NULL));
 	json_decref(hello);
+}
+
+/* Both sides have in force what both know, whatever else the other one says. */
+static void test_features(void)
+{
+	static const struct {
+		const char *names;
+		bool ok;
+		uint32_t features;
+	} rows[] = {
+		{"[]", true, 0},
+		{"[\"record\"]", true, HELLO_RECORD},
+		{"[\"warp\", \"record\", \"\"]", true, HELLO_RECORD},
+		{"[\"warp\", \"records\", \"RECORD\"]", true, 0},
+		{"{}", false, 0},
+		{"7", false, 0},
+		{"[7]", false, 0},
+		{"[\"record\", null]", false, 0},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		json_t *hello = hello_to_json(0), *answer;
+		g_autoptr(GError) error = NULL;
+		g_autofree char *build = NULL;
+		uint32_t features = ~0U;
+
+		json_object_set_new(hello, "features",
+				    json_loads(rows[i].names, JSON_DECODE_ANY, NULL));
+		g_assert_cmpint(hello_check(hello, &build, &features, &error), ==, rows[i].ok);
+		json_decref(hello);
+		if (!rows[i].ok)
+			continue;
+		g_assert_cmphex(features, ==, rows[i].features);
+		/* The answer names these, and the other side comes to the same. */
+		answer = hello_to_json(features);
+		g_clear_pointer(&build, g_free);
+		g_assert_true(hello_check(answer, &build, &features, &error));
+		g_assert_cmphex(features, ==, rows[i].features);
+		json_decref(answer);
+	}
+}
+
+static void test_too_many_features(void)
+{
+	json_t *hello = hello_to_json(0), *names = json_object_get(hello, "features");
+	char *build = NULL;
+	uint32_t features;
+
+	for (int i = 0; i < 1000; i++)
+		json_array_append_new(names, json_string("x"));
+	g_assert_false(hello_check(hello, &build, &features, NULL));
+	json_decref(hello);
+}
+
+/* The format of the stream, the configuration, the states: in one text. */
+static void test_all_differences(void)
+{
+	autoptr(vm_config) config = config_of(VM);
+	autoptr(vm_config) other = config_of(VM " -m 128M -smp 3");
+	json_t *json = offer_of(config);
+	autoptr(offer) offer = NULL;
+	g_autofree char *text = NULL;
+
+	json_object_set_new(json, "state-min-reader", json_integer(99));
+	offer = offer_from_json(json, NULL);
+	json_decref(json);
+	text = offer_differences(offer, other);
+	g_assert_nonnull(strstr(text, "needs a reader of format 99"));
+	g_assert_nonnull(strstr(text, "-m: 64M here, 128M in the successor"));
+	g_assert_nonnull(strstr(text, "-smp cpus: 2 here, 3 in the successor"));
+	g_assert_nonnull(strstr(text, "pci/00.1/a: its state 'a' is not known here"));
 }
 
 /* What the probe looks at beside the configuration: devices, and the versions of their state. */
@@ -319,6 +393,9 @@ int main(int argc, char **argv)
 	g_test_add_func("/offer/adopt-over-exec", test_adopt_over_exec);
 	g_test_add_func("/offer/takeover", test_takeover);
 	g_test_add_func("/offer/hello", test_hello);
+	g_test_add_func("/offer/features", test_features);
+	g_test_add_func("/offer/too-many-features", test_too_many_features);
+	g_test_add_func("/offer/all-differences", test_all_differences);
 	g_test_add_func("/record/merge", test_record);
 	g_test_add_func("/record/hostile", test_hostile_record);
 	return g_test_run();

@@ -377,6 +377,11 @@ static void test_acquire_both_ways(void)
 	g_assert_no_error(error);
 	g_assert_cmpint(n_opened, ==, 2);
 	g_assert_true(fdstore_finish(store, NULL));
+	/* Not while the predecessor is to have handed over all there is. */
+	warm.complete = true;
+	g_assert_cmpint(fd_acquire(&warm, "dev/third", FD_EVENT, open_event, NULL, &error), ==, -1);
+	test_assert_message(&error, "descriptor dev/third: was not handed over");
+	g_assert_cmpint(n_opened, ==, 2);
 	fd_source_clear(&cold);
 	fd_source_clear(&warm);
 }
