@@ -82,6 +82,17 @@ static inline uint64_t rdmsr(uint32_t msr)
 	return (uint64_t)high << 32 | low;
 }
 
+/* Write to 16 places, @step bytes apart (a constant), from @p on: 16 instructions and no more. */
+#define TOUCH_16(p, step)                        \
+	__asm__ volatile(".set at, 0\n\t"        \
+			 ".rept 16\n\t"          \
+			 "movq %0, at(%0)\n\t"   \
+			 ".set at, at + %c1\n\t" \
+			 ".endr"                 \
+			 :                       \
+			 : "r"(p), "i"(step)     \
+			 : "memory")
+
 /* lib.c */
 
 /** serial_puts(), serial_put_u64() - To COM1, waiting for room. */
@@ -96,6 +107,9 @@ bool command_line_has(const char *word);
 
 /** command_line_u64() - The number after "@key=" on the command line, @def if it is not there. */
 uint64_t command_line_u64(const char *key, uint64_t def);
+
+/** ram_range() - Where range @i of the RAM that no payload uses (from 4 MiB on) begins and ends. */
+bool ram_range(uint32_t i, uint64_t *from, uint64_t *end);
 
 /** ram_touch() - Write to every page of RAM that no payload uses (from 4 MiB on). */
 void ram_touch(void);
