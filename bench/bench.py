@@ -19,12 +19,13 @@ sys.path.insert(0, str(ROOT / "tests/system"))
 
 import measures  # noqa: E402
 import plot  # noqa: E402
+import stock_guest  # noqa: E402
 import tables  # noqa: E402
 import turns  # noqa: E402
 from contenders import WALKING, contenders, touching  # noqa: E402
 from guest import Ram  # noqa: E402
 
-KINDS = ("start", "floor", "update", "memory", "plot")
+KINDS = ("start", "floor", "update", "memory", "plot", "stock")
 DEFAULT = ("start", "floor", "update", "memory")
 PLOT_SIZES = ("1G", "2G", "4G", "8G")
 
@@ -122,6 +123,11 @@ class Bench:
             pathlib.Path(self.args.svg).write_text(drawing)
             self.say(f"wrote {self.args.svg}")
 
+    def stock(self):
+        result = stock_guest.measure(self.args.build, self.args.runs, self.args.modes, self.say)
+        self.raw["stock"] = result
+        print(tables.stock_table(result), flush=True)
+
 
 EPILOG = """
 what can be measured, in the order in which it is done (default: start floor update memory):
@@ -130,6 +136,7 @@ what can be measured, in the order in which it is done (default: start floor upd
   update   the pause, for each mode, RAM size, number of vCPUs, idle host and one core busy
   memory   how long the guest needs after the pause until it is back at its memory speed
   plot     the pause at 1, 2, 4 and 8 GiB, drawn as docs/pause.svg
+  stock    the longest gap that a busy loop in a stock Debian guest under molt sees of itself
 
 Each VM is updated --per-vm times in every way before the next contender has its turn, as often as
 --runs asks for.  The tables on standard output belong into docs/performance.md as they are.

@@ -97,6 +97,18 @@ def memory_table(samples):
                   "p99", "max", "lost, median", "lost, max", "pages per ms before"], rows)
 
 
+def stock_table(result):
+    """@result: stock_guest.measure()"""
+    rows = [["no update" if mode == "none" else mode, str(len(runs)),
+             *spread([run["gap-ns"] for run in runs]),
+             "-" if mode == "none" else ms([run["pause-ns"] for run in runs]),
+             f"{statistics.median(run['looks'] for run in runs):.0f}"]
+            for mode, runs in result["runs"].items()]
+    return table([f"longest gap seen by a busy loop in a stock guest, ms; {result['host']}", "runs",
+                  "min", "median", "p99", "max", "molt's record, median", "looks of the loop"],
+                 rows)
+
+
 def phases(runs):
     """Medians in ms of molt's phases from the pause on, in order: [(process, name, ms)]"""
     found = {}
