@@ -1,25 +1,42 @@
 # Who is measured: molt, and the QEMUs that are there; how each is started with the same VM.
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import os
 import pathlib
 import re
 import subprocess
 
 
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """What runs in the VM: a payload of tests/guest, and its command line."""
+
+    payload: str
+    command_line: str
+
+
+IDLE = Guest("smp", "none")
+WALKING = Guest("walk", "none")
+
+
+def touching(cpus):
+    return Guest("smp", f"touch cpus={cpus}")
+
+
 class Contender:
-    """One VMM and machine.  .argv() describes the same VM to each; .modes are the updates it has."""
+    """One VMM and machine.  .argv() describes the same VM to each; .modes: the updates it has."""
 
     def __init__(self, name, command, machine, modes, env=None):
         self.name, self.command, self.machine, self.modes = name, command, machine, modes
         self.env = dict(os.environ, **(env or {}))
 
-    def argv(self, ram, qmp, cpus, extra=(), command_line="none"):
+    def argv(self, ram, qmp, cpus, extra=(), guest=IDLE):
         return [*self.command, "-machine", f"{self.machine},memory-backend=ram0,aux-ram-share=on",
                 "-accel", "kvm", "-smp", str(cpus), "-m", ram.mem, "-nodefaults",
                 "-display", "none", "-no-user-config", "-object",
                 f"memory-backend-file,id=ram0,size={ram.mem},mem-path={ram.path},share=on",
                 "-qmp", f"unix:{qmp},server=on,wait=off",
-                *self.boot(command_line), *extra]
+                *self.boot(guest), *extra]
 
 
 class Molt(Contender):
@@ -27,14 +44,15 @@ class Molt(Contender):
 
     def __init__(self, build):
         super().__init__("molt", [f"{build}/src/molt"], "q35", ("transfer", "exec"))
-        self.payload = f"{build}/tests/guest/smp.elf"
+        self.payloads = f"{build}/tests/guest"
         self.version = "molt " + output([f"{build}/src/molt", "--version"]).split()[-1]
 
-    def prepare(self, ram, command_line):
+    def prepare(self, ram, guest):
         ram.clear()
 
-    def boot(self, command_line):
-        return ["-cpu", "host", "-kernel", self.payload, "-append", command_line]
+    def boot(self, guest):
+        return ["-cpu", "host", "-kernel", f"{self.payloads}/{guest.payload}.elf", "-append",
+                guest.command_line]
 
 
 class Qemu(Contender):
@@ -53,16 +71,17 @@ class Qemu(Contender):
         modes = ("transfer", "exec") if new >= (10, 2) else ("transfer",) if new >= (10, 0) else ()
         super().__init__(f"QEMU {self.number} {machine}", command, machine, modes, env)
         self.version = f"QEMU {self.number} ({path})"
-        self.payload = f"{build}/tests/guest/smp.elf"
+        self.payloads = f"{build}/tests/guest"
         self.firmware = f"{build}/bench/firmware.bin"
 
-    def prepare(self, ram, command_line):
+    def prepare(self, ram, guest):
         # q35 moves the split down when the RAM does not fit below 2.75 GiB
         limit, low = self.LOW_BYTES[self.machine]
         ram.clear()
-        ram.load(self.payload, command_line, ram.size if ram.size < limit else low)
+        ram.load(f"{self.payloads}/{guest.payload}.elf", guest.command_line,
+                 ram.size if ram.size < limit else low)
 
-    def boot(self, command_line):
+    def boot(self, guest):
         # PVM KVM refuses to set an MSR that it lists (0x10a)
         return ["-cpu", "host,-arch-capabilities", "-bios", self.firmware]
 
@@ -96,6 +115,9 @@ def found_qemus():
 
 def contenders(build, paths, everything=False):
     """molt and each QEMU of @paths; if that is empty, the newest found, or all of them."""
+    for path in paths:
+        if not os.access(path, os.X_OK):
+            raise RuntimeError(f"--qemu {path}: there is no such program")
     if not paths:
         paths = found_qemus()[:None if everything else 1]
     return [Molt(build)] + [Qemu(path, machine, build) for path in paths

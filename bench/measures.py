@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 
-from guest import COUNTERS_GPA, COUNTER_STRIDE, FIRST_GPA, MAGIC, SHARED_GPA
+from guest import COUNTERS_GPA, COUNTER_STRIDE, FIRST_GPA, MAGIC, ROUNDS_GPA, SHARED_GPA
+from recovery import BEFORE_S, recovery
 from updates import UPDATES, Vm
 
 QUIET_S = 0.1  # watched before and after an update
+QUIET_S_PER_GIB = 0.03  # and after it for this long: taking RAM mappings apart takes 17 ms of it
+SERIES_US = 1000
 
 
 def rss_beside_ram(pid):
@@ -26,9 +29,9 @@ def rss_beside_ram(pid):
 def measure_start(contender, ram, tmp, log):
     vm = Vm(contender, ram, 1, tmp, log)
     try:
-        begin = vm.start("none")
-        first = ram.wait(lambda: ram.u64(FIRST_GPA) == 1, 30)
-        ram.wait(lambda: ram.u64(SHARED_GPA) == MAGIC, 30)
+        begin = vm.start()
+        first = ram.wait(lambda: ram.u64(FIRST_GPA) == 1, vm.process, 30)
+        ram.wait(lambda: ram.u64(SHARED_GPA) == MAGIC, vm.process, 30)
         vm.connect()
         return {"first-instruction-ns": first - begin, "rss-bytes": rss_beside_ram(vm.process.pid)}
     finally:
@@ -50,10 +53,13 @@ def busy_core(wanted):
 class Watch:
     """bench/gap while it watches the guest's counters."""
 
-    def __init__(self, build, ram, cpus, poll_us):
+    def __init__(self, build, ram, cpus, poll_us, series_us=0):
         self.process = subprocess.Popen(
             [f"{build}/bench/gap", ram.path, hex(COUNTERS_GPA), str(COUNTER_STRIDE), str(cpus),
-             str(poll_us)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+             str(poll_us), str(series_us)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if self.process.stdout.readline() != b"watching\n":
+            self.close()
+            raise RuntimeError("bench/gap did not start")
 
     def end(self):
         return json.loads(self.process.communicate()[0])
@@ -64,34 +70,59 @@ class Watch:
             self.process.communicate()
 
 
-def lengths(gaps, n=2):
-    return ([length for _, length in gaps] + [0] * n)[:n]
-
-
-def measure_pause(contender, case, ram, args, tmp, log):
-    """The gaps seen around one update of a fresh VM; mode 'none' gives the noise."""
-    prepare, run = UPDATES[case.mode]
-    vm = Vm(contender, ram, case.cpus, tmp, log)
-    watch = None
+@contextlib.contextmanager
+def watching(*args):
+    watch = Watch(*args)
     try:
-        vm.start(f"touch cpus={case.cpus}")
-        ram.wait_counting(case.cpus)
-        vm.connect()
-        prepared = prepare(vm)
-        with busy_core(case.busy):
-            watch = Watch(args.build, ram, case.cpus, args.poll_us)
-            time.sleep(QUIET_S)
-            reported = run(vm, prepared)
-            time.sleep(QUIET_S)
-            seen = watch.end()
+        yield watch
     finally:
-        if watch:
-            watch.close()
-        vm.close()
-    first, second = lengths(seen["any"])
-    return {"gap-ns": first, "second-ns": second, "whole-ns": lengths(seen["whole"])[0],
-            "longest-look-ns": seen["longest-look-ns"], "realtime": seen["realtime"],
-            "reported": reported, "gaps": seen["any"][:10]}
+        watch.close()
+
+
+def nth(gaps, n):
+    return gaps[n] if n < len(gaps) else [0, 0, 0]
+
+
+def measure_pause(vm, mode, args):
+    """The gaps seen around one update of @vm; mode 'none' gives the noise."""
+    prepare, run = UPDATES[mode]
+    prepared = prepare(vm)
+    with watching(args.build, vm.ram, vm.cpus, args.poll_us) as watch:
+        time.sleep(QUIET_S)
+        reported = run(vm, prepared)
+        time.sleep(QUIET_S + QUIET_S_PER_GIB * (vm.ram.size >> 30))
+        seen = watch.end()
+    _, gap_ns, unseen_ns = nth(seen["any"], 0)
+    return {"gap-ns": gap_ns, "unseen-ns": unseen_ns, "second-ns": nth(seen["any"], 1)[1],
+            "whole-ns": nth(seen["whole"], 0)[1], "longest-look-ns": seen["longest-look-ns"],
+            "realtime": seen["realtime"], "reported": reported, "gaps": seen["any"][:10]}
+
+
+def measure_speed(vm, mode, args):
+    """How fast the guest goes through its memory around one update of @vm (tests/guest/walk.c)."""
+    prepare, run = UPDATES[mode]
+    if not vm.round_s:
+        vm.round_s = time_round(vm)
+    prepared = prepare(vm)
+    with watching(args.build, vm.ram, 1, args.poll_us, SERIES_US) as watch:
+        time.sleep(BEFORE_S)
+        begin_ns = time.monotonic_ns()
+        reported = run(vm, prepared)
+        end_ns = time.monotonic_ns()
+        time.sleep(1.1 * vm.round_s)
+        seen = watch.end()
+    return {**recovery(seen["series"], seen["whole"], begin_ns, end_ns, int(vm.round_s * 1e9)),
+            "reported": reported}
+
+
+def time_round(vm):
+    """How long the guest takes to visit all of its RAM once, in s."""
+    times = []
+    for _ in range(2):
+        rounds = vm.ram.u64(ROUNDS_GPA)
+        times.append(vm.ram.wait(lambda n=rounds: vm.ram.u64(ROUNDS_GPA) > n, vm.process, 300,
+                                 0.002))
+    return (times[1] - times[0]) / 1e9
 
 
 def measure_floor(build, mode, runs):

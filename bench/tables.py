@@ -54,27 +54,59 @@ def median_or_dash(values):
     return f"{statistics.median(values):.2f}" if values else "-"
 
 
-def update_rows(samples, own="molt"):
-    """@samples: {case: {contender: [measure_pause()]}}"""
+def ms(values, how=statistics.median):
+    """One figure of many in ns, as a cell in ms."""
+    return f"{how(values) / MS:.2f}"
+
+
+def ratio(case, values, own):
+    """What a contender's median is in terms of molt's, as a cell."""
+    if case.mode == "none" or not own or not statistics.median(own):
+        return "-"
+    return f"{statistics.median(values) / statistics.median(own):.1f}"
+
+
+def rows_of(samples, key, own="molt"):
+    """For each row its beginning: case, name, number of runs, the spread of @key, the ratio."""
     for case, contenders in samples.items():
-        ours = statistics.median(r["gap-ns"] for r in contenders[own]) if contenders.get(own) else 0
+        ours = [run[key] for run in contenders.get(own, [])]
         for name, runs in contenders.items():
-            if not runs:
-                continue
-            gaps = [run["gap-ns"] for run in runs]
-            ratio = statistics.median(gaps) / ours if ours and case.mode != "none" else 0
-            yield [case.text(), name, str(len(runs)), *spread(gaps),
-                   f"{ratio:.1f}" if ratio else "-",
-                   f"{statistics.median(r['second-ns'] for r in runs) / MS:.2f}",
-                   f"{statistics.median(r['whole-ns'] for r in runs) / MS:.2f}",
-                   median_or_dash([reported_ms(r) for r in runs]),
-                   f"{max(r['longest-look-ns'] for r in runs) / MS:.2f}"]
+            values = [run[key] for run in runs]
+            if values:
+                yield [case.text(), name, str(len(values)), *spread(values),
+                       ratio(case, values, ours)], runs
 
 
 def update_table(samples):
-    return table(["pause seen from outside, ms", "", "runs", "min", "median", "p99", "max",
-                  "of molt's", "second gap", "whole VM", "own report", "poller's longest look"],
-                 list(update_rows(samples)))
+    """@samples: {case: {contender: [measure_pause()]}}"""
+    rows = [[*row, ms([r["second-ns"] for r in runs]), ms([r["whole-ns"] for r in runs]),
+             median_or_dash([reported_ms(r) for r in runs]),
+             ms([r["unseen-ns"] for r in runs], max)]
+            for row, runs in rows_of(samples, "gap-ns")]
+    return table(["longest gap seen from outside, ms", "", "runs", "min", "median", "p99", "max",
+                  "median / molt's", "second gap", "whole VM", "own report",
+                  "unseen at most"], rows)
+
+
+def memory_table(samples):
+    """@samples: {case: {contender: [measure_speed()]}}"""
+    rows = [[*row[:-1], ms([r["lost-ns"] for r in runs]), ms([r["lost-ns"] for r in runs], max),
+             f"{statistics.median(r['pages-per-ms'] for r in runs):.0f}"]
+            for row, runs in rows_of(samples, "back-ns")]
+    return table(["from the pause's end to 90 % of memory speed, ms", "", "runs", "min", "median",
+                  "p99", "max", "lost, median", "lost, max", "pages per ms before"], rows)
+
+
+def stock_table(result):
+    """@result: stock_guest.measure()"""
+    rows = [["no update" if mode == "none" else mode, str(len(runs)),
+             *spread([run["gap-ns"] for run in runs]),
+             "-" if mode == "none" else ms([run["pause-ns"] for run in runs]),
+             f"{statistics.median(run['looks'] for run in runs):.0f}"]
+            for mode, runs in result["runs"].items()]
+    return table([f"longest gap seen by a busy loop in a stock guest, ms; {result['host']}", "runs",
+                  "min", "median", "p99", "max", "molt's record, median", "looks of the loop"],
+                 rows)
 
 
 def phases(runs):

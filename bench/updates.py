@@ -1,10 +1,10 @@
 # How a VM is updated in each mode, with the commands that QEMU and molt have in common.
 # SPDX-License-Identifier: Apache-2.0
 import json
-import os
 import subprocess
 import time
 
+from contenders import IDLE
 from qmp import Qmp
 from vm import wait_for_socket
 
@@ -12,32 +12,44 @@ from vm import wait_for_socket
 class Vm:
     """A running VM of one contender: the process that has it, and its monitor."""
 
-    def __init__(self, contender, ram, cpus, tmp, log):
+    def __init__(self, contender, ram, cpus, tmp, log, guest=IDLE):
         self.contender, self.ram, self.cpus, self.tmp, self.log = contender, ram, cpus, tmp, log
+        self.guest = guest
+        self.generation = 0
+        self.round_s = None  # of tests/guest/walk.c, once it was measured
         self.process = self.qmp = None
         self.old = []
 
-    @property
-    def qmp_path(self):
-        return f"{self.tmp}/qmp"
+    def path(self, name):
+        """Every process has its own paths: an old one may remove its sockets when it ends."""
+        return f"{self.tmp}/{name}.{self.generation}"
 
-    def argv(self, qmp=None, extra=(), command_line="none"):
-        return self.contender.argv(self.ram, qmp or self.qmp_path, self.cpus, extra, command_line)
+    def argv(self, extra=()):
+        return self.contender.argv(self.ram, self.path("qmp"), self.cpus, extra, self.guest)
 
     def spawn(self, argv):
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                 env=self.contender.env)
 
-    def start(self, command_line):
+    def start(self):
         """Return: when the program was executed, in ns."""
-        self.contender.prepare(self.ram, command_line)
-        argv = self.argv(command_line=command_line)
+        self.contender.prepare(self.ram, self.guest)
+        argv = self.argv()
         begin_ns = time.monotonic_ns()
         self.process = self.spawn(argv)
         return begin_ns
 
+    def start_counting(self):
+        """Start, and return when the guest has touched its RAM and counts."""
+        self.start()
+        self.ram.wait_counting(self.cpus, self.process)
+        self.connect()
+
     def connect(self):
-        self.qmp = Qmp(self.qmp_path, 60)
+        try:
+            self.qmp = Qmp(self.path("qmp"), 60)
+        except AssertionError:  # QEMU, just resuming, may send an event before its greeting
+            self.qmp = Qmp(self.path("qmp"), 60)
 
     def wait_running(self):
         end = time.monotonic() + 60
@@ -46,9 +58,19 @@ class Vm:
                 raise TimeoutError("the guest does not run after the update")
             time.sleep(0.005)
 
+    def quit_old(self):
+        """End the processes that do not have the guest (any more)."""
+        old, self.old = self.old, []
+        self.quit(old)
+
     def close(self):
         """End every process; an ordinary end is tried first."""
-        for process, qmp in [*self.old, (self.process, self.qmp)]:
+        self.quit([*self.old, (self.process, self.qmp)])
+        self.old, self.process, self.qmp = [], None, None
+
+    @staticmethod
+    def quit(processes):
+        for process, qmp in processes:
             if qmp:
                 try:
                     qmp.cmd("quit")
@@ -65,20 +87,20 @@ class Vm:
                 process.wait()
 
 
-def channels(main, cpr):
-    return [{"channel-type": kind, "addr": {"transport": "socket", "type": "unix", "path": path}}
-            for kind, path in (("main", main), ("cpr", cpr))]
+def channels(vm):
+    return [{"channel-type": kind,
+             "addr": {"transport": "socket", "type": "unix", "path": vm.path(kind)}}
+            for kind in ("main", "cpr")]
 
 
 def prepare_transfer(vm):
     """Start the successor: what happens before `migrate` is not part of the update."""
-    main, cpr = f"{vm.tmp}/main", f"{vm.tmp}/cpr"
-    both = channels(main, cpr)
-    argv = vm.argv(f"{vm.tmp}/new.qmp", ["-incoming", f"unix:{main}",
-                                         "-incoming", json.dumps(both[1])])
-    new = vm.spawn(argv)
+    vm.generation += 1
+    both = channels(vm)
+    new = vm.spawn(vm.argv(["-incoming", f"unix:{vm.path('main')}", "-incoming",
+                            json.dumps(both[1])]))
     vm.old.append((new, None))
-    wait_for_socket(cpr, 60)
+    wait_for_socket(vm.path("cpr"), 60)
     vm.qmp.cmd("migrate-set-parameters", mode="cpr-transfer")
     return new, both
 
@@ -90,10 +112,10 @@ def run_transfer(vm, prepared):
     if info["status"] != "completed":
         raise RuntimeError(f"{vm.contender.name}: {info}")
     vm.old = [(vm.process, vm.qmp)]
-    os.rename(f"{vm.tmp}/new.qmp", vm.qmp_path)
     vm.process, vm.qmp = new, None
     vm.connect()
     vm.wait_running()
+    vm.quit_old()
     return info
 
 

@@ -102,26 +102,36 @@ uint64_t command_line_u64(const char *key, uint64_t def)
 	return value;
 }
 
-uint64_t ram_end(void)
+bool ram_range(uint32_t i, uint64_t *from, uint64_t *end)
 {
 	const struct hvm_memmap_entry *map = (const void *)(uintptr_t)info()->memmap_paddr;
 
-	for (uint32_t i = 0; i < info()->memmap_entries; i++)
-		if (map[i].type == 1 && map[i].addr < RAM_FREE_GPA &&
-		    map[i].addr + map[i].size > RAM_FREE_GPA)
-			return map[i].addr + map[i].size;
+	if (i >= info()->memmap_entries)
+		return false;
+	*from = map[i].addr > RAM_FREE_GPA ? map[i].addr : RAM_FREE_GPA;
+	*end = map[i].type == 1 ? map[i].addr + map[i].size : 0;
+	return true;
+}
+
+uint64_t ram_end(void)
+{
+	uint64_t from, end;
+
+	for (uint32_t i = 0; ram_range(i, &from, &end); i++)
+		if (from == RAM_FREE_GPA && end > from)
+			return end;
 	return RAM_FREE_GPA;
 }
 
+/* One instruction for a page wherever possible: KVM may emulate each, at microseconds apiece. */
 void ram_touch(void)
 {
-	const struct hvm_memmap_entry *map = (const void *)(uintptr_t)info()->memmap_paddr;
+	uint64_t p, end;
 
-	for (uint32_t i = 0; i < info()->memmap_entries; i++) {
-		uint64_t from = map[i].addr > RAM_FREE_GPA ? map[i].addr : RAM_FREE_GPA;
-
-		for (uint64_t p = from; map[i].type == 1 && p < map[i].addr + map[i].size;
-		     p += 4096)
+	for (uint32_t i = 0; ram_range(i, &p, &end); i++) {
+		for (; p + 16 * 4096 <= end; p += 16 * 4096)
+			TOUCH_16(p, 4096);
+		for (; p < end; p += 4096)
 			*(volatile uint64_t *)p = p;
 	}
 }

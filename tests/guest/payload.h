@@ -82,6 +82,17 @@ static inline uint64_t rdmsr(uint32_t msr)
 	return (uint64_t)high << 32 | low;
 }
 
+/* Write to 16 places, @step bytes apart (a constant), from @p on: 16 instructions and no more. */
+#define TOUCH_16(p, step)                        \
+	__asm__ volatile(".set at, 0\n\t"        \
+			 ".rept 16\n\t"          \
+			 "movq %0, at(%0)\n\t"   \
+			 ".set at, at + %c1\n\t" \
+			 ".endr"                 \
+			 :                       \
+			 : "r"(p), "i"(step)     \
+			 : "memory")
+
 /* lib.c */
 
 /** serial_puts(), serial_put_u64() - To COM1, waiting for room. */
@@ -100,7 +111,10 @@ uint64_t command_line_u64(const char *key, uint64_t def);
 /** RAM_FREE_GPA - From here to the end of RAM, no payload and no table of the firmware's lies. */
 #define RAM_FREE_GPA 0x400000ULL
 
-/** ram_end() - End of the RAM that begins below RAM_FREE_GPA. */
+/** ram_range() - Where range @i of the RAM that no payload uses begins and ends. */
+bool ram_range(uint32_t i, uint64_t *from, uint64_t *end);
+
+/** ram_end() - End of the range that begins at RAM_FREE_GPA. */
 uint64_t ram_end(void);
 
 /** ram_touch() - Write to every page of RAM that no payload uses. */
