@@ -114,6 +114,7 @@ static bool kvm_read_caps(struct kvm_vm *vm, GError **error)
 	caps->sregs2 = kvm_cap(vm, KVM_CAP_SREGS2) > 0;
 	caps->kvmclock_ctrl = kvm_cap(vm, KVM_CAP_KVMCLOCK_CTRL) > 0;
 	caps->tsc_deadline = kvm_cap(vm, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+	caps->pre_fault = kvm_cap(vm, KVM_CAP_PRE_FAULT_MEMORY) > 0;
 	caps->xsave_bytes = (uint32_t)kvm_cap(vm, KVM_CAP_XSAVE2);
 	caps->xsave2 = caps->xsave_bytes > 0;
 	caps->xsave_bytes = MAX(caps->xsave_bytes, XSAVE_OLD_BYTES);

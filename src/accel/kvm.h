@@ -61,6 +61,17 @@ void kvm_vm_free(struct kvm_vm *vm);
 DEFINE_CLEANUP(kvm_vm, kvm_vm_free)
 
 /**
+ * kvm_vm_prefault() - Make the page tables that the guest's accesses would make, one fault at a time
+ * @stop:	Looked at between small steps; another thread may set it
+ *
+ * Of memory that is there only: holes stay holes.  A kernel without KVM_PRE_FAULT_MEMORY, or whose
+ * KVM has no second-level page tables, does nothing.  Bounded in time.
+ * Context: any thread; no vCPU runs, and nobody else uses vCPU 0.
+ * Return: how much was gone through, in bytes.
+ */
+uint64_t kvm_vm_prefault(struct kvm_vm *vm, const bool *stop);
+
+/**
  * kvm_vm_accel() - Its interrupts and doorbells, for devices
  *
  * GSIs are wired as in a PC: GSI 0 (the PIT) is the PIC's pin 0 and the IOAPIC's pin 2, so the MADT

@@ -12,6 +12,15 @@
 #include "accel/kvm_state.h"
 #include "accel/vcpu.h"
 
+/* Linux 6.11, newer than the oldest headers this is built with: include/uapi/linux/kvm.h. */
+#ifndef KVM_CAP_PRE_FAULT_MEMORY
+#define KVM_CAP_PRE_FAULT_MEMORY 236
+struct kvm_pre_fault_memory {
+	uint64_t gpa, size, flags, padding[5];
+};
+#define KVM_PRE_FAULT_MEMORY _IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
+#endif
+
 #define KVM_FIRST_MSI_GSI 24
 #define KVM_MAX_GSI	  1024
 
@@ -25,6 +34,7 @@
  * @xsave_bytes: of KVM_GET_XSAVE2 (4096 where the kernel has KVM_GET_XSAVE only)
  * @xsave2:	KVM_GET_XSAVE2
  * @tsc_deadline: the LAPIC's TSC-deadline mode
+ * @pre_fault:	KVM_PRE_FAULT_MEMORY
  * @nested_bytes: of KVM_GET_NESTED_STATE, 0 if the kernel cannot save it
  * @host_tsc_khz: the frequency that new vCPUs get
  */
@@ -37,6 +47,7 @@ struct kvm_caps {
 	bool kvmclock_ctrl;
 	bool xsave2;
 	bool tsc_deadline;
+	bool pre_fault;
 	uint32_t xsave_bytes;
 	uint32_t nested_bytes;
 	uint32_t host_tsc_khz;

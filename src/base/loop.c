@@ -88,6 +88,23 @@ GSource *loop_after_ms(uint32_t ms, GSourceFunc fn, void *opaque)
 	return source;
 }
 
+static gboolean told_dispatch(GSource *source, GSourceFunc fn, gpointer opaque)
+{
+	g_source_set_ready_time(source, -1);
+	return fn(opaque);
+}
+
+GSource *loop_when_told(GSourceFunc fn, void *opaque)
+{
+	static GSourceFuncs funcs = {.dispatch = told_dispatch};
+	GSource *source = g_source_new(&funcs, sizeof(GSource));
+
+	g_source_set_ready_time(source, -1);
+	g_source_set_callback(source, fn, opaque, NULL);
+	g_source_attach(source, NULL);
+	return source;
+}
+
 struct io_thread {
 	GMainContext *context;
 	GMainLoop *loop;

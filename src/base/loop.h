@@ -35,6 +35,14 @@ void loop_call_later(void (*fn)(void *opaque), void *opaque);
 void loop_stay_awake(uint64_t ns);
 
 /**
+ * loop_when_told() - Call @fn(@opaque) in the main thread once another one asked for it
+ *
+ * By g_source_set_ready_time(source, 0).  Return: the source, owned by the caller: end it with
+ * loop_unwatch().
+ */
+GSource *loop_when_told(GSourceFunc fn, void *opaque);
+
+/**
  * loop_after_ms() - Call @fn(@opaque) once in the main thread after @ms milliseconds
  * Return: the source, owned by the caller: end it with loop_unwatch().
  */

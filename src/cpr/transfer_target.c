@@ -30,6 +30,7 @@
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @announced:	Monitors know the machine, so it stays until the process ends
  * @state:	The stream, until it is loaded
+ * @population:	Page tables being filled
  */
 struct transfer_target {
 	struct incoming base;
@@ -44,6 +45,7 @@ struct transfer_target {
 	bool accepted;
 	bool announced;
 	GBytes *state;
+	struct population *population;
 };
 
 static enum stage_result await(struct transfer_target *tt, enum frame_type type)
@@ -223,11 +225,27 @@ static enum stage_result tt_build(void *ctx, GError **error)
 	return STAGE_FAILED;
 }
 
+static void populated(void *opaque, GError *error)
+{
+	struct transfer_target *tt = opaque;
+
+	stage_run_continue(&tt->base.run, error);
+}
+
+static void tt_stop_populating(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+
+	g_clear_pointer(&tt->population, population_free);
+}
+
+/* On a thread: the predecessor may change its mind, and memory can be large. */
 static enum stage_result tt_populate(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	return machine_populate(tt->base.update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+	tt->population = machine_populate(tt->base.update->machine, populated, tt, error);
+	return tt->population ? STAGE_PENDING : STAGE_FAILED;
 }
 
 /*
@@ -473,7 +491,7 @@ static const struct stage transfer_target_stages[] = {
 	{ "offer",    10000,  false, tt_offer,    NULL },
 	{ "fds",      20000,  false, tt_fds,      NULL },
 	{ "build",    0,      false, tt_build,    tt_demolish },
-	{ "populate", 0,      false, tt_populate, NULL },
+	{ "populate", 0,      false, tt_populate, tt_stop_populating },
 	{ "rehearse", 0,      false, tt_rehearse, NULL },
 	{ "ready",    0,      false, tt_ready,    NULL },
 	{ "main",     0,      false, tt_main,     tt_close_main },
@@ -508,6 +526,7 @@ static void tt_free(struct incoming *in)
 	struct transfer_target *tt = (struct transfer_target *)in;
 
 	incoming_clear(in);
+	tt_stop_populating(tt);
 	tt_close_main(tt);
 	tt_hang_up(tt);
 	g_clear_pointer(&tt->state, g_bytes_unref);

@@ -142,8 +142,22 @@ json_t *machine_device_tree(struct machine *machine);
  */
 bool machine_check_takeover(const struct vm_config *config, const json_t *tree, GError **error);
 
-/** machine_populate() - Fill the page tables of shared RAM outside of any pause. */
-bool machine_populate(struct machine *machine, GError **error);
+struct population;
+
+/**
+ * machine_populate() - Fill the page tables of shared RAM, and KVM's where the kernel can, on a thread
+ * @done:	Called from the main loop at the end, unless population_free() came first; @error is
+ *		taken, NULL if all went well
+ *
+ * The machine must not run or be freed before that.
+ * Return: to be freed with population_free(), also after @done; NULL with @error set.
+ */
+struct population *machine_populate(struct machine *machine,
+				    void (*done)(void *opaque, GError *error), void *opaque,
+				    GError **error);
+
+/** population_free() - Stop it, which takes milliseconds, and free it; accepts NULL. */
+void population_free(struct population *population);
 
 /* Look-ups for monitors; borrowed. */
 struct chardev *machine_find_chardev(struct machine *machine, const char *id);

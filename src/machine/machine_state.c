@@ -329,14 +329,3 @@ json_t *machine_device_tree(struct machine *machine)
 	}
 	return json_pack("{s:o, s:o}", "devices", devices, "ram", ram);
 }
-
-bool machine_populate(struct machine *machine, GError **error)
-{
-	for (guint i = 0; i < machine->ram_blocks->len; i++) {
-		struct ram_block *block = machine->ram_blocks->pdata[i];
-
-		if (block->shared && !ram_block_populate(block, error))
-			return false;
-	}
-	return true;
-}

@@ -266,7 +266,7 @@ struct ram_block *ram_block_new(const struct memory_backend_config *config, stru
 		return NULL;
 	ram_advise(block, config);
 	/* A predecessor's memory has its pages; mapping them is the successor's choice of time. */
-	if (config->prealloc && !block->inherited && !ram_block_populate(block, error))
+	if (config->prealloc && !block->inherited && !ram_block_populate(block, NULL, error))
 		return NULL;
 	return g_steal_pointer(&block);
 }
@@ -319,41 +319,64 @@ static bool ram_populate_range(const struct ram_block *block, uint64_t offset, u
 }
 
 /*
- * Map what is there of one piece of a predecessor's memory: holes stay holes.  SEEK_HOLE would tell
- * them for the whole file only, 11 ms per GiB in which a kernel that is not preemptible runs nothing
- * else on this CPU.
+ * One piece of ram_block_each_present().  SEEK_HOLE would tell the holes too, but of the whole file
+ * in one go: 11 ms per GiB in which a kernel that is not preemptible runs nothing else on this CPU.
  */
-static bool ram_populate_resident(const struct ram_block *block, uint64_t offset, uint64_t len,
-				  GError **error)
+static bool each_present(const struct ram_block *block, uint64_t offset, uint64_t len,
+			 ram_range_fn fn, void *opaque, GError **error)
 {
-	uint8_t resident[RAM_POPULATE_BYTES / RAM_SMALL_PAGE_BYTES];
+	uint8_t present[RAM_POPULATE_BYTES / RAM_SMALL_PAGE_BYTES];
 	const uint64_t page = block->page_size_bytes, n = len / page;
 
 	/* hugetlbfs counts a page as absent until it is mapped. */
-	if (page > RAM_SMALL_PAGE_BYTES || mincore(block->host + offset, len, resident) < 0)
-		return ram_populate_range(block, offset, len, error);
+	if (page > RAM_SMALL_PAGE_BYTES || mincore(block->host + offset, len, present) < 0)
+		return fn(block, offset, len, opaque, error);
 	for (uint64_t from = 0, to; from < n; from = to) {
-		for (to = from; to < n && (resident[to] & 1) == (resident[from] & 1);)
+		for (to = from; to < n && (present[to] & 1) == (present[from] & 1);)
 			to++;
-		if ((resident[from] & 1) &&
-		    !ram_populate_range(block, offset + from * page, (to - from) * page, error))
+		if ((present[from] & 1) &&
+		    !fn(block, offset + from * page, (to - from) * page, opaque, error))
 			return false;
 	}
 	return true;
 }
 
-bool ram_block_populate(struct ram_block *block, GError **error)
+bool ram_block_each_present(const struct ram_block *block, uint64_t offset, uint64_t len,
+			    ram_range_fn fn, void *opaque, GError **error)
 {
 	const uint64_t step = MAX(RAM_POPULATE_BYTES, block->page_size_bytes);
 
-	for (uint64_t at = 0; at < block->size_bytes; at += step) {
-		const uint64_t piece = MIN(block->size_bytes - at, step);
-
-		if (block->inherited ? !ram_populate_resident(block, at, piece, error)
-				     : !ram_populate_range(block, at, piece, error))
+	for (uint64_t done = 0; done < len; done += step)
+		if (!each_present(block, offset + done, MIN(len - done, step), fn, opaque, error))
 			return false;
-		sched_yield(); /* the guest, in a predecessor, may want this CPU */
-	}
+	return true;
+}
+
+/* ram_range_fn; @opaque is the stop flag of ram_block_populate(). */
+static bool populate_piece(const struct ram_block *block, uint64_t offset, uint64_t len,
+			   void *opaque, GError **error)
+{
+	const bool *stop = opaque;
+
+	if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))
+		return error_set_generic(error, "'%s': populating was stopped", block->name);
+	if (!ram_populate_range(block, offset, len, error))
+		return false;
+	sched_yield(); /* the guest, in a predecessor, may want this CPU */
+	return true;
+}
+
+bool ram_block_populate(struct ram_block *block, const bool *stop, GError **error)
+{
+	const uint64_t step = MAX(RAM_POPULATE_BYTES, block->page_size_bytes);
+
+	if (block->inherited)
+		return ram_block_each_present(block, 0, block->size_bytes, populate_piece,
+					      (void *)stop, error);
+	for (uint64_t at = 0; at < block->size_bytes; at += step)
+		if (!populate_piece(block, at, MIN(block->size_bytes - at, step), (void *)stop,
+				    error))
+			return false;
 	return true;
 }
 

@@ -62,14 +62,28 @@ struct ram_block *ram_block_new(const struct memory_backend_config *config, stru
 void ram_block_free(struct ram_block *block);
 DEFINE_CLEANUP(ram_block, ram_block_free)
 
+/** typedef ram_range_fn - Work on [@offset, +@len) of @block.  Return: false to stop. */
+typedef bool (*ram_range_fn)(const struct ram_block *block, uint64_t offset, uint64_t len,
+			     void *opaque, GError **error);
+
+/**
+ * ram_block_each_present() - Call @fn for what is not a hole in [@offset, +@len), in small pieces
+ *
+ * Pages of 4 KiB only: of larger ones everything counts as present.  Context: any thread.
+ * Return: false as soon as @fn does.
+ */
+bool ram_block_each_present(const struct ram_block *block, uint64_t offset, uint64_t len,
+			    ram_range_fn fn, void *opaque, GError **error);
+
 /**
  * ram_block_populate() - Make page-table entries for the whole block
+ * @stop:	Looked at between small pieces; when another thread sets it, the call fails.  NULL: never
  *
  * New memory is allocated (130-190 ms per GiB).  A predecessor's is only mapped where it has
  * content (55 ms per GiB): holes stay holes, and the guest may run in the predecessor meanwhile.
  * Context: any thread.
  */
-bool ram_block_populate(struct ram_block *block, GError **error);
+bool ram_block_populate(struct ram_block *block, const bool *stop, GError **error);
 
 /** ram_block_preservable() - Whether the block can cross in the CPR modes; says why not in @error.
  */

@@ -62,7 +62,7 @@ static void test_private(void)
 	g_assert_nonnull(strstr(error->message, "'pc.ram' is private"));
 	g_assert_nonnull(strstr(error->message, "share=on"));
 	g_assert_null(fds.live);
-	g_assert_true(ram_block_populate(block, NULL));
+	g_assert_true(ram_block_populate(block, NULL, NULL));
 }
 
 static void test_shared_ram_is_a_memfd(void)
@@ -119,10 +119,11 @@ static void test_inherited(void)
 	g_assert_cmpuint(old->host[0], ==, 0x5a);
 	/* populating maps what is there and allocates nothing */
 	g_assert_cmpuint(resident_bytes(next), <, MIB);
-	g_assert_true(ram_block_populate(next, NULL));
+	g_assert_true(ram_block_populate(next, NULL, NULL));
 	g_assert_cmpuint(resident_bytes(next), <, MIB);
+	g_assert_false(ram_block_populate(next, &(const bool){true}, NULL));
 	/* the old one's fills the holes */
-	g_assert_true(ram_block_populate(old, NULL));
+	g_assert_true(ram_block_populate(old, NULL, NULL));
 	g_assert_cmpuint(resident_bytes(old), ==, 8 * MIB);
 	g_assert_cmpstr((const char *)old->host + 3 * MIB, ==, "still here");
 	g_clear_pointer(&old, ram_block_free);
