@@ -11,5 +11,8 @@
 /** clock_now_ns() - CLOCK_MONOTONIC in ns: comparable between processes of the same boot. */
 uint64_t clock_now_ns(void);
 
+/** clock_process_ns() - Processor time that this process has used, its execve() included. */
+uint64_t clock_process_ns(void);
+
 /** clock_deadline_ms() - The time @ms milliseconds from now, for the deadline_ns arguments. */
 uint64_t clock_deadline_ms(uint64_t ms);

@@ -121,10 +121,12 @@ static enum stage_result es_open(void *ctx, GError **error)
 	return STAGE_FAILED;
 }
 
-static void probe_done(void *opaque, const char *build, const GError *error)
+static void probe_done(void *opaque, const char *build, uint64_t start_ns, const GError *error)
 {
 	struct exec_source *es = opaque;
 
+	es->base.run.ahead_ns = start_ns;
+	es->base.rehearsal_ns += start_ns;
 	g_free(es->base.update->record->new_build);
 	es->base.update->record->new_build = g_strdup(build);
 	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);

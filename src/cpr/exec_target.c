@@ -321,7 +321,7 @@ static void et_arrived(struct exec_target *et)
 	if (reason)
 		migration_progress_fail(&update->progress, reason);
 	update_own(update);
-	update_log_record(update);
+	update_publish_record(update);
 	migration_progress_set(&update->progress, reason ? MIGRATION_FAILED : MIGRATION_COMPLETED);
 	update->incoming = NULL;
 	et_free(&et->base);

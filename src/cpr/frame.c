@@ -12,6 +12,7 @@ static const char *const type_names[] = {
 	[FRAME_READY] = "ready",   [FRAME_MAIN_READY] = "main-ready", [FRAME_JOIN] = "join",
 	[FRAME_JOINED] = "joined", [FRAME_STATE] = "state",	      [FRAME_LOADED] = "loaded",
 	[FRAME_GO] = "go",	   [FRAME_RUNNING] = "running",	      [FRAME_ABORT] = "abort",
+	[FRAME_RECORD] = "record",
 };
 _Static_assert(G_N_ELEMENTS(type_names) == FRAME_TYPE_COUNT, "a name for every frame type");
 

@@ -45,6 +45,7 @@
  * @FRAME_GO:		old: the guest is yours
  * @FRAME_RUNNING:	new: it runs; times
  * @FRAME_ABORT:	either: the update is off; why
+ * @FRAME_RECORD:	old, answer to "running": its record
  */
 enum frame_type {
 	FRAME_HELLO = 1,
@@ -62,6 +63,7 @@ enum frame_type {
 	FRAME_GO = 13,
 	FRAME_RUNNING = 14,
 	FRAME_ABORT = 15,
+	FRAME_RECORD = 16,
 	FRAME_TYPE_COUNT,
 };
 

@@ -115,8 +115,8 @@ void update_adopt(struct update *update, struct offer *offer, bool keep_monitors
 /** update_own() - After the guest runs here: the inherited store is of no more use. */
 void update_own(struct update *update);
 
-/** update_log_record() - One line for the log. */
-void update_log_record(const struct update *update);
+/** update_publish_record() - The finished record, to the log and as an event. */
+void update_publish_record(struct update *update);
 
 /* ---- the side that has the guest (source.c) ---- */
 
@@ -130,6 +130,7 @@ void update_log_record(const struct update *update);
  * @sessions:	The saved stream of the process; NULL without @with_sessions
  * @cancelled:	The failure is migrate_cancel's
  * @resumed:	Capability cpr-two-step: migrate with resume has been given
+ * @rehearsal_ns: What the pause takes at least, by what both sides tried out before it
  */
 struct outgoing {
 	struct update *update;
@@ -146,6 +147,7 @@ struct outgoing {
 	GBytes *sessions;
 	bool cancelled;
 	bool resumed;
+	uint64_t rehearsal_ns;
 };
 
 /** outgoing_init() - Fill the common part; @channels are taken. */

@@ -88,7 +88,8 @@ struct vm_config *offer_adopt_config(struct offer *offer, struct vm_config *own,
 /**
  * HELLO_RECORD, ... - Features: what a side may leave out, or send, if both know it; bits of a set
  *
- * HELLO_RECORD ("record"): the frame "running" carries the new process's record.
+ * HELLO_RECORD ("record"): the frame "running" carries the new process's record, and is answered by the
+ * frame "record" with the old one's, so that both have all of it.
  */
 #define HELLO_RECORD (1U << 0)
 #define HELLO_ALL    HELLO_RECORD

@@ -81,26 +81,28 @@ static char *last_line(struct probe *probe)
 	return *start ? g_strdup_printf("; it said: %.200s", start) : g_strdup("");
 }
 
-static void probe_end(struct probe *probe, const char *build, GError *error)
+/* @accept: its answer, borrowed; NULL with @error, which is taken */
+static void probe_end(struct probe *probe, const json_t *accept, GError *error)
 {
 	g_autoptr(GError) owned = error;
+	g_autofree char *build = g_strdup(json_string_value(json_object_get(accept, "build")));
+	json_int_t start_ns = json_integer_value(json_object_get(accept, "start-ns"));
 
 	loop_unwatch(&probe->exit_watch);
 	loop_unwatch(&probe->deadline);
 	g_clear_pointer(&probe->link, link_free);
 	probe_reap(probe);
-	probe->done(probe->opaque, build, owned);
+	probe->done(probe->opaque, build, start_ns > 0 ? start_ns : 0, owned);
 }
 
 static void probe_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct probe *probe = opaque;
 	const char *reason = json_string_value(json_object_get(body, "reason"));
-	g_autofree char *build = g_strdup(json_string_value(json_object_get(body, "build")));
 	GError *error = NULL;
 
-	if (type == FRAME_ACCEPT && build) {
-		probe_end(probe, build, NULL);
+	if (type == FRAME_ACCEPT && json_is_string(json_object_get(body, "build"))) {
+		probe_end(probe, body, NULL);
 		return;
 	}
 	if (type == FRAME_REFUSE && reason)
@@ -128,13 +130,10 @@ static gboolean probe_exited(int fd, GIOCondition condition, void *opaque)
 	/* Its answer may lie in the socket still. */
 	body = link_wait(probe->link, FRAME_ACCEPT, clock_now_ns(), &error);
 	if (body || g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED)) {
-		g_autofree char *build =
-			g_strdup(json_string_value(json_object_get(body, "build")));
-
-		json_decref(body);
 		if (error)
 			g_prefix_error(&error, "%s: ", probe->command);
-		probe_end(probe, build, error);
+		probe_end(probe, body, error);
+		json_decref(body);
 		return G_SOURCE_REMOVE;
 	}
 	g_clear_error(&error);
@@ -301,7 +300,9 @@ int probe_answer(char *(*judge)(void *opaque, const json_t *offer), void *opaque
 	if (reason)
 		sent = link_send(link, FRAME_REFUSE, json_pack("{s:s}", "reason", reason), &error);
 	else
-		sent = link_send(link, FRAME_ACCEPT, json_pack("{s:s}", "build", MOLT_VERSION),
+		sent = link_send(link, FRAME_ACCEPT,
+				 json_pack("{s:s, s:I}", "build", MOLT_VERSION, "start-ns",
+					   (json_int_t)clock_process_ns()),
 				 &error);
 	return sent ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -28,8 +28,10 @@
 /**
  * typedef probe_done_fn - The end of a probe
  * @build:	The other's version if it accepts; NULL with @error set if not.  Both borrowed
+ * @start_ns:	Processor time it needed to start and to judge; 0 if it does not say
  */
-typedef void (*probe_done_fn)(void *opaque, const char *build, const GError *error);
+typedef void (*probe_done_fn)(void *opaque, const char *build, uint64_t start_ns,
+			      const GError *error);
 
 struct probe;
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpr/internal.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -73,7 +74,7 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 	if (!out->cancelled)
 		migration_progress_fail(&update->progress, error->message);
 	update->outgoing = NULL;
-	update_log_record(update);
+	update_publish_record(update);
 	migration_progress_set(&update->progress,
 			       out->cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);
 	out->free(out);
@@ -84,8 +85,24 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 enum stage_result source_rehearse(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
+	const uint64_t begun_ns = clock_now_ns();
 
-	return machine_rehearse_save(out->update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+	if (!machine_rehearse_save(out->update->machine, error))
+		return STAGE_FAILED;
+	out->rehearsal_ns += clock_now_ns() - begun_ns;
+	return STAGE_DONE;
+}
+
+/* Whether the pause that was agreed to is too short even for what was rehearsed. */
+static bool check_rehearsal(const struct outgoing *out, GError **error)
+{
+	const uint64_t limit_ns = out->run.limit_ns, least_ns = out->rehearsal_ns;
+
+	return !limit_ns || least_ns <= limit_ns ||
+	       error_set(error, MOLT_ERROR_TIMEOUT,
+			 "the pause would take %" PRIu64
+			 " us at least, by its rehearsal; downtime-limit allows %" PRIu64 " us",
+			 least_ns / 1000, limit_ns / 1000);
 }
 
 enum stage_result source_pause(void *ctx, GError **error)
@@ -93,6 +110,8 @@ enum stage_result source_pause(void *ctx, GError **error)
 	struct outgoing *out = ctx;
 	struct update *update = out->update;
 
+	if (!check_rehearsal(out, error))
+		return STAGE_FAILED;
 	out->prior = machine_runstate(update->machine);
 	out->run.paused_ns = clock_now_ns();
 	out->was_running = machine_pause(update->machine);

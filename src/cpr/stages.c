@@ -67,7 +67,8 @@ static GError *over_limit(const struct stage_run *run)
 	uint64_t spent_ns = clock_now_ns() - run->paused_ns;
 	const struct update_phase *worst = NULL;
 
-	if (!current(run)->commit || !run->limit_ns || !run->paused_ns || spent_ns <= run->limit_ns)
+	if (!current(run)->commit || !run->limit_ns || !run->paused_ns ||
+	    spent_ns + run->ahead_ns <= run->limit_ns)
 		return NULL;
 	for (guint i = 0; run->record && i < run->record->phases->len; i++) {
 		const struct update_phase *p =
@@ -77,6 +78,12 @@ static GError *over_limit(const struct stage_run *run)
 		    (!worst || p->end_ns - p->begin_ns > worst->end_ns - worst->begin_ns))
 			worst = p;
 	}
+	if (run->ahead_ns > spent_ns)
+		return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+				   "the pause took %" PRIu64
+				   " us, and the new program needs another %" PRIu64
+				   " us to start; downtime-limit allows %" PRIu64 " us",
+				   spent_ns / 1000, run->ahead_ns / 1000, run->limit_ns / 1000);
 	return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
 			   "the pause took %" PRIu64 " us, downtime-limit allows %" PRIu64
 			   " us; most of it went into '%s'",

@@ -85,6 +85,7 @@ enum stage_outcome { STAGE_OUTCOME_DONE, STAGE_OUTCOME_UNDONE, STAGE_OUTCOME_COM
  * @finished:	Called once at the end; may free the run
  * @limit_ns:	Longest pause that was agreed to, 0 for none: checked before the commit
  * @paused_ns:	Set by the stage that stops the guest, cleared by its undo
+ * @ahead_ns:	What the pause takes past the commit at least, as far as is known
  */
 struct stage_run {
 	const struct stage_table *table;
@@ -96,6 +97,7 @@ struct stage_run {
 	void (*finished)(void *ctx, enum stage_outcome outcome, const GError *error);
 	uint64_t limit_ns;
 	uint64_t paused_ns;
+	uint64_t ahead_ns;
 
 	/* The runner's own. */
 	unsigned int at;

@@ -90,6 +90,14 @@ static bool take_welcome(struct transfer_source *ts, json_t *body, GError **erro
 	return hello_check(body, &ts->base.update->record->new_build, &ts->features, error);
 }
 
+/* What the pause will be spent on has been rehearsed on both sides. */
+static void take_ready(struct transfer_source *ts, const json_t *body)
+{
+	json_int_t theirs_ns = json_integer_value(json_object_get(body, "rehearsal-ns"));
+
+	ts->base.rehearsal_ns += theirs_ns > 0 ? theirs_ns : 0;
+}
+
 /* The successor's phases and times; a report that is not understood changes nothing. */
 static void take_running(struct transfer_source *ts, json_t *body)
 {
@@ -115,6 +123,8 @@ static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes
 				  frame_type_name(type));
 	} else if (type == FRAME_WELCOME) {
 		take_welcome(ts, body, &error);
+	} else if (type == FRAME_READY) {
+		take_ready(ts, body);
 	} else if (type == FRAME_RUNNING) {
 		take_running(ts, body);
 	}
@@ -357,6 +367,18 @@ static enum stage_result ts_running(void *ctx, GError **error)
 	return await(ts, FRAME_RUNNING);
 }
 
+/* A successor that has died needs none; the guest died with it, and that is found out elsewhere. */
+static enum stage_result ts_record(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	json_t *record = update_record_to_json(ts->base.update->record);
+
+	if (ts->features & HELLO_RECORD)
+		(void)link_send(ts->cpr, FRAME_RECORD, json_pack("{s:O}", "record", record), NULL);
+	json_decref(record);
+	return STAGE_DONE;
+}
+
 static void ts_stop_waiting(void *ctx)
 {
 	struct transfer_source *ts = ctx;
@@ -383,6 +405,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "loaded",     3000,   false, ts_loaded,         NULL },
 	{ "commit",     0,      true,  ts_commit,         NULL },
 	{ "running",    0,      false, ts_running,        ts_stop_waiting },
+	{ "record",     0,      false, ts_record,         NULL },
 };
 /* clang-format on */
 
@@ -423,7 +446,7 @@ static void ts_committed(struct transfer_source *ts, const GError *error)
 	(void)machine_set_runstate(update->machine, RUNSTATE_POSTMIGRATE, NULL);
 	update_record_finish(update->record, lost ? UPDATE_LOST : UPDATE_COMMITTED,
 			     error ? error->message : NULL);
-	update_log_record(update);
+	update_publish_record(update);
 	update->outgoing = NULL;
 	if (lost) {
 		migration_progress_fail(&update->progress, error->message);

@@ -31,6 +31,7 @@
  * @announced:	Monitors know the machine, so it stays until the process ends
  * @state:	The stream, until it is loaded
  * @population:	Page tables being filled
+ * @rehearsal_ns: How long loading a state like the one to come takes
  */
 struct transfer_target {
 	struct incoming base;
@@ -46,6 +47,7 @@ struct transfer_target {
 	bool announced;
 	GBytes *state;
 	struct population *population;
+	uint64_t rehearsal_ns;
 };
 
 static enum stage_result await(struct transfer_target *tt, enum frame_type type)
@@ -91,6 +93,14 @@ static bool take_fds(struct transfer_target *tt, GError **error)
 	return update->inherited;
 }
 
+static void take_record(struct transfer_target *tt, const json_t *body)
+{
+	g_autoptr(GError) ignored = NULL;
+
+	(void)update_record_merge(tt->base.update->record, json_object_get(body, "record"), false,
+				  &ignored);
+}
+
 static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct transfer_target *tt = opaque;
@@ -115,6 +125,8 @@ static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes
 		take_offer(tt, body, &error);
 	else if (type == FRAME_FDS)
 		take_fds(tt, &error);
+	else if (type == FRAME_RECORD)
+		take_record(tt, body);
 	tt->awaited = 0;
 	stage_run_continue(&tt->base.run, error);
 }
@@ -256,7 +268,12 @@ static enum stage_result tt_rehearse(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	return machine_rehearse_load(tt->base.update->machine, error) ? STAGE_DONE : STAGE_FAILED;
+	const uint64_t begun_ns = clock_now_ns();
+
+	if (!machine_rehearse_load(tt->base.update->machine, error))
+		return STAGE_FAILED;
+	tt->rehearsal_ns = clock_now_ns() - begun_ns;
+	return STAGE_DONE;
 }
 
 /* From here on this process's monitors are up. */
@@ -266,7 +283,10 @@ static enum stage_result tt_ready(void *ctx, GError **error)
 
 	tt->announced = true;
 	update_machine_ready(tt->base.update);
-	return link_send(tt->cpr, FRAME_READY, NULL, error) ? STAGE_DONE : STAGE_FAILED;
+	return link_send(tt->cpr, FRAME_READY,
+			 json_pack("{s:I}", "rehearsal-ns", (json_int_t)tt->rehearsal_ns), error)
+		       ? STAGE_DONE
+		       : STAGE_FAILED;
 }
 
 static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload);
@@ -484,6 +504,14 @@ static enum stage_result tt_running(void *ctx, GError **error)
 	return STAGE_DONE;
 }
 
+/* The old process's part of the record.  The guest runs: one that dies or is silent changes nothing. */
+static enum stage_result tt_record(void *ctx, GError **error)
+{
+	struct transfer_target *tt = ctx;
+
+	return tt->features & HELLO_RECORD ? await(tt, FRAME_RECORD) : STAGE_DONE;
+}
+
 /* clang-format off */
 static const struct stage transfer_target_stages[] = {
 	{ "listen",   0,      false, tt_listen,   tt_hang_up },
@@ -502,6 +530,7 @@ static const struct stage transfer_target_stages[] = {
 	{ "commit",   0,      false, tt_commit,   tt_unlock },
 	{ "run",      0,      true,  tt_run,      NULL },
 	{ "running",  0,      false, tt_running,  NULL },
+	{ "record",   2000,   false, tt_record,   NULL },
 };
 /* clang-format on */
 
@@ -546,7 +575,7 @@ static void tt_finished(void *ctx, enum stage_outcome outcome, const GError *err
 	tt_free(&tt->base);
 	update_own(update);
 	update_record_finish(update->record, UPDATE_COMMITTED, error ? error->message : NULL);
-	update_log_record(update);
+	update_publish_record(update);
 	migration_progress_set(&update->progress, MIGRATION_COMPLETED);
 }
 

@@ -204,11 +204,12 @@ struct chardev_set *update_chardevs(struct update *update)
 	return update->chardevs;
 }
 
-void update_log_record(const struct update *update)
+void update_publish_record(struct update *update)
 {
 	g_autofree char *text = update_record_text(update->record);
 
 	log_info("%s", text);
+	migration_progress_record(&update->progress, update_record_to_json(update->record));
 }
 
 /* ---- run state ---- */

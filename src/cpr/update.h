@@ -33,7 +33,7 @@ struct update_extra {
 	void *opaque;
 };
 
-/** typedef update_event_fn - MIGRATION and MIGRATION_PASS events; @data as in QMP, borrowed. */
+/** typedef update_event_fn - MIGRATION, MIGRATION_PASS and MIGRATION_RECORD events; @data as in QMP, borrowed. */
 typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
 
 /**

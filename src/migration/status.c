@@ -110,6 +110,11 @@ void migration_progress_pass(struct migration_progress *progress, int pass)
 	progress_emit(progress, "MIGRATION_PASS", json_pack("{s:i}", "pass", pass));
 }
 
+void migration_progress_record(struct migration_progress *progress, json_t *record)
+{
+	progress_emit(progress, "MIGRATION_RECORD", record);
+}
+
 void migration_progress_fail(struct migration_progress *progress, const char *reason)
 {
 	g_free(progress->error_desc);

@@ -97,6 +97,9 @@ void migration_progress_ready(struct migration_progress *progress);
 /** migration_progress_pass() - Emit MIGRATION_PASS. */
 void migration_progress_pass(struct migration_progress *progress, int pass);
 
+/** migration_progress_record() - Emit MIGRATION_RECORD: how the update went; @record is taken. */
+void migration_progress_record(struct migration_progress *progress, json_t *record);
+
 /** migration_progress_fail() - Remember why; the status is changed by the caller. */
 void migration_progress_fail(struct migration_progress *progress, const char *reason);
 

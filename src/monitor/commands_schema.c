@@ -7,7 +7,7 @@ OBJECT_TYPE(command_info, {"name", &schema_string});
 LIST_TYPE(command_info_list, command_info);
 LIST_TYPE(schema_info_list, schema_any);
 OBJECT_TYPE(guest_reason, {"guest", &schema_bool}, {"reason", &schema_string});
-OBJECT_TYPE(migration_event, {"status", &type_migration_status});
+OBJECT_TYPE(migration_event, {"status", &type_migration_status}, {"ready", &schema_bool, true});
 OBJECT_TYPE(pass_event, {"pass", &schema_int});
 
 const struct event_type event_types[] = {
@@ -18,6 +18,7 @@ const struct event_type event_types[] = {
 	{"POWERDOWN", NULL},
 	{"MIGRATION", &migration_event},
 	{"MIGRATION_PASS", &pass_event},
+	{"MIGRATION_RECORD", &type_update_record},
 	{NULL, NULL},
 };
 

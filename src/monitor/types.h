@@ -21,4 +21,5 @@
 /* What migrate and its relatives take and give (types_migration.c). */
 extern const struct schema type_migration_status, type_migrate, type_migrate_incoming,
 	type_migrate_continue, type_migrate_set_parameters, type_migrate_parameters,
-	type_migrate_set_capabilities, type_migrate_capabilities, type_migration_info;
+	type_migrate_set_capabilities, type_migrate_capabilities, type_migration_info,
+	type_update_record;

@@ -152,6 +152,28 @@ OBJECT_TYPE(ram_counters, {"transferred", &schema_int}, {"remaining", &schema_in
 	    {"downtime-bytes", &schema_uint64}, {"postcopy-bytes", &schema_uint64});
 LIST_TYPE(socket_addresses, socket_address);
 
+ENUM_TYPE(update_result, "in-progress", "committed", "rolled-back", "unchanged", "lost");
+ENUM_TYPE(update_process, "old", "new");
+OBJECT_TYPE(update_phase, {"process", &update_process}, {"name", &schema_string},
+	    {"begin-ns", &schema_int}, {"ns", &schema_int});
+LIST_TYPE(update_phases, update_phase);
+
+const struct schema type_update_record = {
+	.kind = SCHEMA_OBJECT,
+	.members = (const struct schema_member[]){{"result", &update_result},
+						  {"reason", &schema_string, true},
+						  {"mode", &schema_string},
+						  {"old-build", &schema_string, true},
+						  {"new-build", &schema_string, true},
+						  {"old-pid", &schema_int, true},
+						  {"new-pid", &schema_int, true},
+						  {"paused-at-ns", &schema_int, true},
+						  {"running-at-ns", &schema_int, true},
+						  {"pause-ns", &schema_int},
+						  {"phases", &update_phases},
+						  {NULL}},
+};
+
 /*
  * "ready": with capability cpr-two-step, the successor is built and waits for migrate with resume.
  * "update-record" is the record of the last update: result and phases, which have no place in QEMU's.
@@ -168,6 +190,6 @@ const struct schema type_migration_info = {
 						  {"blocked-reasons", &schema_string_list, true},
 						  {"socket-address", &socket_addresses, true},
 						  {"ready", &schema_bool, true},
-						  {"update-record", &schema_any, true},
+						  {"update-record", &type_update_record, true},
 						  {NULL}},
 };

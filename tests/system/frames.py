@@ -8,7 +8,7 @@ import struct
 import time
 
 TYPES = ("", "hello", "welcome", "offer", "accept", "refuse", "fds", "ready", "main-ready", "join",
-         "joined", "state", "loaded", "go", "running", "abort")
+         "joined", "state", "loaded", "go", "running", "abort", "record")
 HEADER = struct.Struct("<IHHII")
 MAGIC = 0x544C4F4D
 FD_HEADER = struct.Struct("<IIIIII")

@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 from qmp import QmpError
-from vm import Serial, wait_for_change, wait_for_socket
+from vm import MOLT, Serial, wait_for_change, wait_for_socket
 
 EVENTS = [{"capability": "events", "state": True}]
 
@@ -140,20 +140,42 @@ def test_pause_before_switchover(vms, mode):
 
 
 def test_downtime_limit_is_kept(vms):
-    """A limit that no update can keep: the guest goes on, and the message names the stage."""
+    """The pause is over the limit when the commit would come: the guest goes on, and the message
+    names the stage."""
     vm = vms()
     vm.shared.wait_started()
-    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", downtime_limit=1)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", downtime_limit=200)
     vm.qmp.cmd("migrate-set-capabilities", capabilities=[
         {"capability": "pause-before-switchover", "state": True}])
     vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/s")
     vm.qmp.wait_status(("pre-switchover",))
-    wait_for_change(None, 0.02)
+    wait_for_change(None, 0.25)
     vm.qmp.cmd("migrate-continue", state="pre-switchover")
     info = vm.qmp.wait_status(("failed", "completed"))
     assert info["status"] == "failed"
     assert "downtime-limit" in info["error-desc"] and "switchover" in info["error-desc"]
     assert info["update-record"]["result"] == "rolled-back"
+    vm.shared.assert_running()
+
+
+def test_downtime_limit_is_foreseen(vms, tmp_path):
+    """A program that needs longer to start than the limit allows: the guest is not even stopped."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\ni=0\nwhile [ $i -lt 50000 ]; do i=$((i + 1)); done\n"
+                    f"exec {MOLT} \"$@\"\n")
+    slow.chmod(0o755)
+    vm = vms()
+    vm.shared.wait_started()
+    command = [str(slow), *vm.argv[1:]]
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", downtime_limit=5,
+               cpr_exec_command=command)
+    vm.qmp.cmd("migrate")
+    info = vm.qmp.wait_status(("failed", "completed"))
+    assert info["status"] == "failed"
+    assert "downtime-limit" in info["error-desc"] and "rehearsal" in info["error-desc"], info
+    assert info["update-record"]["result"] == "unchanged"
+    vm.qmp.cmd("migrate-set-parameters", downtime_limit=60000)
+    vm.exec(command=command)
     vm.shared.assert_running()
 
 
@@ -234,10 +256,39 @@ def test_record(vms):
     assert record["paused-at-ns"] <= phases["old", "save"]["begin-ns"]
     assert record["pause-ns"] == record["running-at-ns"] - record["paused-at-ns"]
     own = new.qmp.cmd("query-migrate")["update-record"]
-    assert own["pause-ns"] == record["pause-ns"]
+    for same in ("result", "mode", "pause-ns", "old-pid", "new-pid"):
+        assert own[same] == record[same], same
+    # Each side has the other's phases but for those after the last word it heard.
+    late = {("old", "record"), ("new", "running"), ("new", "record")}
+    assert {(p["process"], p["name"]) for p in own["phases"]} - late == set(phases) - late
     record = new.exec()["update-record"]
     assert record["result"] == "committed" and record["mode"] == "cpr-exec"
     assert record["old-pid"] == record["new-pid"] == new.pid
+
+
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_record_event(vms, mode):
+    """The record is told as it is in query-migrate, also of an update that came to nothing."""
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+    vm.qmp.cmd("migrate-set-parameters", mode=f"cpr-{mode}", cpr_exec_command=["/bin/false"])
+    if mode == "exec":
+        vm.qmp.cmd("migrate")
+    else:
+        new = vm.successor(defer=True)
+        wait_for_socket(new.cpr_path)
+        vm.migrate_to(new)
+        vm.qmp.cmd("migrate_cancel")
+    event = vm.qmp.wait_event("MIGRATION_RECORD")
+    assert event["data"]["result"] == "unchanged" and event["data"]["reason"]
+    if mode == "exec":
+        vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+        info = vm.exec()
+    else:
+        info = vm.transfer(quit_old=False).last_update
+    event = vm.qmp.wait_event("MIGRATION_RECORD")
+    assert event["data"] == info["update-record"] and event["data"]["result"] == "committed"
 
 
 def test_settings_survive_an_exec(vms):

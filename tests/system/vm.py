@@ -216,8 +216,8 @@ class Vm:
         self.qmp.wait_event("MIGRATION", status="setup", ready=True)
         assert self.qmp.cmd("query-migrate")["ready"] is True
 
-    def transfer(self, timeout=30.0, two_step=False, **kwargs):
-        """Update by cpr-transfer; returns the new Vm, this one has been told to quit."""
+    def transfer(self, timeout=30.0, two_step=False, quit_old=True, **kwargs):
+        """Update by cpr-transfer; returns the new Vm; this one has been told to quit, if so wanted."""
         new = self.successor(**kwargs)
         if two_step:
             self.migrate_first_step(new)
@@ -230,7 +230,8 @@ class Vm:
         new.qmp.wait_status(("completed",), timeout)
         new.owns_ram, self.owns_ram = self.owns_ram, False
         new.last_update = info
-        self.quit()
+        if quit_old:
+            self.quit()
         return new
 
     def exec(self, command=None, uri=None, timeout=30.0):

@@ -19,7 +19,7 @@ struct answer {
 	char *error;
 };
 
-static void on_done(void *opaque, const char *build, const GError *error)
+static void on_done(void *opaque, const char *build, uint64_t start_ns, const GError *error)
 {
 	struct answer *answer = opaque;
 

@@ -286,9 +286,9 @@ static void test_tables(void)
 /* The two sides of a dialogue go through the same stations in the same order. */
 static void test_tables_agree(void)
 {
-	static const char *const stations[] = {"hello",	 "offer",  "fds",    "rehearse",
-					       "ready",	 "main",   "join",   "state",
-					       "loaded", "commit", "running"};
+	static const char *const stations[] = {"hello",	 "offer",  "fds",     "rehearse",
+					       "ready",	 "main",   "join",    "state",
+					       "loaded", "commit", "running", "record"};
 	int source = -1, target = -1;
 
 	for (size_t i = 0; i < G_N_ELEMENTS(stations); i++) {
