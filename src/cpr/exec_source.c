@@ -142,6 +142,15 @@ static enum stage_result es_probe(void *ctx, GError **error)
 	return es->probe ? STAGE_PENDING : STAGE_FAILED;
 }
 
+static enum stage_result es_rehearse(void *ctx, GError **error)
+{
+	struct exec_source *es = ctx;
+
+	if (!machine_rehearse_build(es->base.update->machine, error))
+		return STAGE_FAILED;
+	return source_rehearse(ctx, error);
+}
+
 static void es_unguard(void *ctx)
 {
 	struct exec_source *es = ctx;
@@ -277,7 +286,7 @@ static enum stage_result es_commit(void *ctx, GError **error)
 static const struct stage exec_source_stages[] = {
 	{ "open",       1000,            false, es_open,           es_close },
 	{ "probe",      PROBE_MS + 1000, false, es_probe,          NULL },
-	{ "rehearse",   1000,            false, source_rehearse,   NULL },
+	{ "rehearse",   5000,            false, es_rehearse,       NULL },
 	{ "guardian",   1000,            false, es_guard,          es_unguard },
 	{ "pause",      1000,            false, source_pause,      source_unpause },
 	{ "switchover", 0,               false, source_switchover, NULL },

@@ -99,14 +99,16 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 bool machine_load(struct machine *machine, struct state_reader *reader, GError **error);
 
 /**
- * machine_rehearse_save(), machine_rehearse_load() - Go once over what the pause will be spent on
+ * machine_rehearse_save(), machine_rehearse_build(), machine_rehearse_load() - Go once over what the pause will be spent on
  *
  * Code, heap and what the kernel makes at first use are in place afterwards.  Save: the guest may
- * run; KVM's last known state is encoded and dropped.  Load: of a machine that has not run; its own
+ * run; KVM's last known state is encoded and dropped.  Build: the same; a second KVM VM is made and
+ * dropped, for an exec.  Load: of a machine that has not run; its own
  * state is saved and loaded again, which changes nothing, and fails if this program cannot read what
  * it writes.
  */
 bool machine_rehearse_save(struct machine *machine, GError **error);
+bool machine_rehearse_build(struct machine *machine, GError **error);
 bool machine_rehearse_load(struct machine *machine, GError **error);
 
 /** machine_loaded_runstate() - What the guest was when its state was saved: running, paused, ... */

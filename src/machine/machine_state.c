@@ -246,6 +246,11 @@ bool machine_rehearse_save(struct machine *machine, GError **error)
 	return stream;
 }
 
+bool machine_rehearse_build(struct machine *machine, GError **error)
+{
+	return kvm_vm_rehearse(machine->kvm, error);
+}
+
 bool machine_rehearse_load(struct machine *machine, GError **error)
 {
 	autoptr(state_writer) writer = state_writer_begin("rehearsal");
