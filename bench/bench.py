@@ -124,7 +124,7 @@ class Bench:
             self.say(f"wrote {self.args.svg}")
 
     def stock(self):
-        result = stock_guest.measure(self.args.build, self.args.runs, self.args.modes, self.say)
+        result = stock_guest.measure(self.args, self.say)
         self.raw["stock"] = result
         print(tables.stock_table(result), flush=True)
 
