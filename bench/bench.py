@@ -185,8 +185,8 @@ def parse():
     parser.add_argument("--qemu", action="append", default=[], metavar="PATH",
                         help="compare with this one (default: the newest from scripts/qemu-peer)")
     parser.add_argument("--all-peers", action="store_true", help="with every QEMU from qemu-peer")
-    parser.add_argument("--poll-us", type=positive, default=50, metavar="N",
-                        help="between two looks at the guest (default: 50)")
+    parser.add_argument("--poll-us", type=positive, default=100, metavar="N",
+                        help="between two looks at the guest (default: 100)")
     parser.add_argument("--json", metavar="FILE", help="write every single figure there")
     parser.add_argument("--svg", metavar="FILE", default=str(ROOT / "docs/pause.svg"),
                         help="where plot draws (default: docs/pause.svg)")
