@@ -17,12 +17,12 @@
  *
  * A gap is [start_ns, length_ns, unseen_ns] on CLOCK_MONOTONIC, from the last change seen to the
  * next; unseen_ns is the longest time between two looks in it.  Only those above REPORT_POLLS
- * times POLL_US count, longest first, at most MAX_PRINTED.  One that is still open at the end is left out.  QEMU stops
- * the guest's clock in its pause: only from outside all of it is seen.
+ * times POLL_US count, longest first, at most MAX_PRINTED.  One that is still open at the end is
+ * left out.  QEMU stops the guest's clock in its pause: only from outside all of it is seen.
  *
  * An observer that a VMM can keep from its processor takes its own absence for a gap.  Priority
- * does not help in a kernel that is not preempted inside a long system call (munmap, populating).  So
- * there is an eye on each of several processors, and they take turns.  All of them are kept away
+ * does not help in a kernel that is not preempted inside a long system call (munmap, populating).
+ * So there is an eye on each of several processors, and they take turns.  All of them are kept away
  * only if every processor is inside such a call; on a host with no more processors than eyes the
  * guest then stands still too, and the gap is true.  Busy eyes would leave no processor to the VMM.
  */
