@@ -109,7 +109,7 @@ class Bench:
 
     def memory(self):
         samples = self.rounds("memory", [
-            Case(mode, mem, 1, False) for mem in self.args.mem
+            Case(mode, mem, 1, False) for mem in self.args.memory_mem
             for mode in ["none"] + self.args.modes], lambda cpus: WALKING, measures.measure_speed)
         print(tables.memory_table(samples), flush=True)
 
@@ -124,7 +124,7 @@ class Bench:
             self.say(f"wrote {self.args.svg}")
 
     def stock(self):
-        result = stock_guest.measure(self.args.build, self.args.runs, self.args.modes, self.say)
+        result = stock_guest.measure(self.args, self.say)
         self.raw["stock"] = result
         print(tables.stock_table(result), flush=True)
 
@@ -177,7 +177,7 @@ def parse():
                         help="updates of a VM in each way, in a row (default: 5)")
     parser.add_argument("--quick", action="store_true", help="3 runs, 1G, 1 vCPU, no busy core")
     parser.add_argument("--mem", type=comma_list(mem_size), metavar="SIZE,...",
-                        help="RAM sizes (default: 1G,8G)")
+                        help="RAM sizes (default: 1G,8G; for memory 1G)")
     parser.add_argument("--cpus", type=comma_list(positive), metavar="N,...",
                         help="numbers of vCPUs (default: 1,4)")
     parser.add_argument("--modes", type=comma_list(str, ("transfer", "exec")), metavar="MODE,...",
@@ -185,8 +185,8 @@ def parse():
     parser.add_argument("--qemu", action="append", default=[], metavar="PATH",
                         help="compare with this one (default: the newest from scripts/qemu-peer)")
     parser.add_argument("--all-peers", action="store_true", help="with every QEMU from qemu-peer")
-    parser.add_argument("--poll-us", type=positive, default=50, metavar="N",
-                        help="between two looks at the guest (default: 50)")
+    parser.add_argument("--poll-us", type=positive, default=100, metavar="N",
+                        help="between two looks at the guest (default: 100)")
     parser.add_argument("--json", metavar="FILE", help="write every single figure there")
     parser.add_argument("--svg", metavar="FILE", default=str(ROOT / "docs/pause.svg"),
                         help="where plot draws (default: docs/pause.svg)")
@@ -195,6 +195,7 @@ def parse():
     args.what = [kind for kind in KINDS if kind in (args.what or DEFAULT)]
     args.runs = args.runs or (3 if args.quick else 20)
     args.per_vm = min(args.per_vm, args.runs)
+    args.memory_mem = args.mem or ["1G"]  # a guest needs ten seconds to go through 8 GiB
     args.mem = args.mem or (["1G"] if args.quick else ["1G", "8G"])
     args.cpus = args.cpus or ([1] if args.quick else [1, 4])
     args.build = str(pathlib.Path(args.build).resolve())

@@ -15,6 +15,20 @@ class Guest:
     command_line: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Linux:
+    """The same for a stock kernel; @serial is the file for its console."""
+
+    kernel: str
+    initrd: str
+    command_line: str
+    serial: str
+
+    def argv(self):
+        return ["-kernel", self.kernel, "-initrd", self.initrd, "-append", self.command_line,
+                "-serial", f"file:{self.serial}"]
+
+
 IDLE = Guest("smp", "none")
 WALKING = Guest("walk", "none")
 
@@ -36,23 +50,31 @@ class Contender:
                 "-display", "none", "-no-user-config", "-object",
                 f"memory-backend-file,id=ram0,size={ram.mem},mem-path={ram.path},share=on",
                 "-qmp", f"unix:{qmp},server=on,wait=off",
-                *self.boot(guest), *extra]
+                "-cpu", self.cpu,
+                *(guest.argv() if isinstance(guest, Linux) else self.boot(guest)), *extra]
+
+    def prepare(self, ram, guest):
+        """Before the start: no trace of another guest, and the payload if need be."""
+        ram.clear()
+        if isinstance(guest, Guest):
+            self.load(ram, guest)
 
 
 class Molt(Contender):
     """Loads the payload itself, by PVH."""
+
+    cpu = "host"
 
     def __init__(self, build):
         super().__init__("molt", [f"{build}/src/molt"], "q35", ("transfer", "exec"))
         self.payloads = f"{build}/tests/guest"
         self.version = "molt " + output([f"{build}/src/molt", "--version"]).split()[-1]
 
-    def prepare(self, ram, guest):
-        ram.clear()
+    def load(self, ram, guest):
+        """Nothing: boot() names it."""
 
     def boot(self, guest):
-        return ["-cpu", "host", "-kernel", f"{self.payloads}/{guest.payload}.elf", "-append",
-                guest.command_line]
+        return ["-kernel", f"{self.payloads}/{guest.payload}.elf", "-append", guest.command_line]
 
 
 class Qemu(Contender):
@@ -61,6 +83,7 @@ class Qemu(Contender):
     takes many seconds.  The payload is put into the RAM file before, which only favours QEMU.
     """
 
+    cpu = "host,-arch-capabilities"  # PVM KVM refuses to set an MSR that it lists (0x10a)
     LOW_BYTES = {"q35": (0xB0000000, 0x80000000), "microvm": (0xC0000000, 0xC0000000)}
 
     def __init__(self, path, machine, build):
@@ -74,16 +97,14 @@ class Qemu(Contender):
         self.payloads = f"{build}/tests/guest"
         self.firmware = f"{build}/bench/firmware.bin"
 
-    def prepare(self, ram, guest):
+    def load(self, ram, guest):
         # q35 moves the split down when the RAM does not fit below 2.75 GiB
         limit, low = self.LOW_BYTES[self.machine]
-        ram.clear()
         ram.load(f"{self.payloads}/{guest.payload}.elf", guest.command_line,
                  ram.size if ram.size < limit else low)
 
     def boot(self, guest):
-        # PVM KVM refuses to set an MSR that it lists (0x10a)
-        return ["-cpu", "host,-arch-capabilities", "-bios", self.firmware]
+        return ["-bios", self.firmware]
 
 
 def output(argv, env=None):

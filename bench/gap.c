@@ -16,13 +16,13 @@
  *   series		      with SERIES_US: [ns, value] of the first counter about that often
  *
  * A gap is [start_ns, length_ns, unseen_ns] on CLOCK_MONOTONIC, from the last change seen to the
- * next; unseen_ns is the longest time between two looks in it.  Only those above REPORT_NS count,
- * longest first, at most MAX_PRINTED.  One that is still open at the end is left out.  QEMU stops
- * the guest's clock in its pause: only from outside all of it is seen.
+ * next; unseen_ns is the longest time between two looks in it.  Only those above REPORT_POLLS
+ * times POLL_US count, longest first, at most MAX_PRINTED.  One that is still open at the end is
+ * left out.  QEMU stops the guest's clock in its pause: only from outside all of it is seen.
  *
  * An observer that a VMM can keep from its processor takes its own absence for a gap.  Priority
- * does not help in a kernel that is not preempted inside a long system call (munmap, populating).  So
- * there is an eye on each of several processors, and they take turns.  All of them are kept away
+ * does not help in a kernel that is not preempted inside a long system call (munmap, populating).
+ * So there is an eye on each of several processors, and they take turns.  All of them are kept away
  * only if every processor is inside such a call; on a host with no more processors than eyes the
  * guest then stands still too, and the gap is true.  Busy eyes would leave no processor to the VMM.
  */
@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES   4096
-#define REPORT_NS    100000
+#define REPORT_POLLS 3
 #define MAX_GAPS     100000
 #define MAX_PRINTED  100
 #define MAX_SERIES   1000000
@@ -109,11 +109,11 @@ static void mover_unseen(struct mover *mover, uint64_t unseen_ns)
 		mover->unseen_ns = unseen_ns;
 }
 
-static void mover_moved(struct mover *mover, struct gap_list *list, uint64_t t_ns)
+static void mover_moved(struct watch *w, struct mover *mover, struct gap_list *list, uint64_t t_ns)
 {
 	uint64_t length_ns = t_ns - mover->changed_ns;
 
-	if (length_ns > REPORT_NS && list->n < MAX_GAPS)
+	if (length_ns > REPORT_POLLS * w->poll_ns && list->n < MAX_GAPS)
 		list->gaps[list->n++] =
 			(struct gap){mover->changed_ns, length_ns, mover->unseen_ns};
 	*mover = (struct mover){.changed_ns = t_ns};
@@ -152,12 +152,12 @@ static void look(struct watch *w)
 		mover_unseen(&w->counter[i], unseen_ns);
 		if (seen == w->value[i])
 			continue;
-		mover_moved(&w->counter[i], &w->any, t_ns);
+		mover_moved(w, &w->counter[i], &w->any, t_ns);
 		w->value[i] = seen;
 		moved = true;
 	}
 	if (moved)
-		mover_moved(&w->vm, &w->whole, t_ns);
+		mover_moved(w, &w->vm, &w->whole, t_ns);
 	take_sample(w, t_ns);
 	if (unseen_ns > w->longest_ns)
 		w->longest_ns = unseen_ns;

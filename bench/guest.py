@@ -68,6 +68,15 @@ class Ram:
                   all(self.u64(COUNTERS_GPA + i * COUNTER_STRIDE) > 10 for i in range(cpus)),
                   process, 60 + 30 * (self.size >> 30), 0.01)
 
+    def counters(self, at, n):
+        return [struct.unpack("<Q", os.pread(self.fd, 8, at + i * COUNTER_STRIDE))[0]
+                for i in range(n)]
+
+    def wait_moving(self, at, n, process):
+        """Until each of the @n counters from @at on has moved: no gap is open any more."""
+        before = self.counters(at, n)
+        self.wait(lambda: all(map(int.__ne__, before, self.counters(at, n))), process, 60, 0.001)
+
     def load(self, elf, command_line, low_bytes):
         """Put the payload where bench/firmware.S finds it; RAM up to @low_bytes is below 4 GiB."""
         with open(elf, "rb") as f:

@@ -53,9 +53,9 @@ def busy_core(wanted):
 class Watch:
     """bench/gap while it watches the guest's counters."""
 
-    def __init__(self, build, ram, cpus, poll_us, series_us=0):
+    def __init__(self, build, ram, cpus, poll_us, series_us=0, at=COUNTERS_GPA):
         self.process = subprocess.Popen(
-            [f"{build}/bench/gap", ram.path, hex(COUNTERS_GPA), str(COUNTER_STRIDE), str(cpus),
+            [f"{build}/bench/gap", ram.path, hex(at), str(COUNTER_STRIDE), str(cpus),
              str(poll_us), str(series_us)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self.process.stdout.readline() != b"watching\n":
             self.close()
@@ -83,13 +83,14 @@ def nth(gaps, n):
     return gaps[n] if n < len(gaps) else [0, 0, 0]
 
 
-def measure_pause(vm, mode, args):
-    """The gaps seen around one update of @vm; mode 'none' gives the noise."""
+def measure_pause(vm, mode, args, at=COUNTERS_GPA):
+    """The gaps seen around one update of @vm, which counts @at; mode 'none' gives the noise."""
     prepare, run = UPDATES[mode]
     prepared = prepare(vm)
-    with watching(args.build, vm.ram, vm.cpus, args.poll_us) as watch:
+    with watching(args.build, vm.ram, vm.cpus, args.poll_us, 0, at) as watch:
         time.sleep(QUIET_S)
         reported = run(vm, prepared)
+        vm.ram.wait_moving(at, vm.cpus, vm.process)
         time.sleep(QUIET_S + QUIET_S_PER_GIB * (vm.ram.size >> 30))
         seen = watch.end()
     _, gap_ns, unseen_ns = nth(seen["any"], 0)
@@ -108,6 +109,7 @@ def measure_speed(vm, mode, args):
         time.sleep(BEFORE_S)
         begin_ns = time.monotonic_ns()
         reported = run(vm, prepared)
+        vm.ram.wait_moving(COUNTERS_GPA, 1, vm.process)
         end_ns = time.monotonic_ns()
         time.sleep(1.1 * vm.round_s)
         seen = watch.end()

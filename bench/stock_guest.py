@@ -1,4 +1,4 @@
-# The longest gap that a busy loop in a stock Debian guest sees of itself around updates of molt.
+# A stock Debian guest with a busy loop: its gaps around updates, as it and as the host sees them.
 # SPDX-License-Identifier: Apache-2.0
 """
 measure() is the outside half.  Where this machine's /dev/kvm cannot run a stock kernel, the inside
@@ -8,6 +8,8 @@ import argparse
 import json
 import os
 import pathlib
+import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,42 +17,50 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTHON = "/usr/bin/python3"
-UNTOUCHED_S = 1.0
-AFTER_S = 0.5  # what an update leaves to be done after it
-BETWEEN_STARTS = 10  # updates of a guest, then a new one
-LIMIT_S = 1800
+LIMIT_S = 3600
+BOOT_S = 240
+MEM = "256M"
+# As tests/host boots it; the busy loop has the processor for itself.
+APPEND = ("console=ttyS0 loglevel=4 panic=-1 mitigations=off no_timer_check random.trust_cpu=on "
+          "molt.test=busy")
+EMULATED_POLL_US = 1000
+PAGE = struct.Struct("<QQQ")  # struct busy of tests/guest/stock/busy.h
 
 
-def measure(build, runs, modes, say):
-    """Return: {"host": where it ran, "runs": {mode: [figures]}}"""
+def measure(args, say):
+    """Return: {"host": where it ran, "runs": {mode: {contender: [figures]}}}"""
     image = f"{ROOT}/build/guest.cpio"
     subprocess.run([ROOT / "scripts/guest-image", image], check=True)
-    command = [PYTHON, "-B", __file__, "--runs", str(runs), "--modes", ",".join(modes)]
-    settings = {"MOLT_BUILD": build, "MOLT_GUEST_IMAGE": image}
+    command = [PYTHON, "-B", __file__, "--runs", str(args.runs), "--per-vm", str(args.per_vm),
+               "--modes", ",".join(args.modes), "--build", args.build, "--image", image,
+               *[word for path in args.qemu for word in ("--qemu", path)]]
     probe = subprocess.run([PYTHON, "-B", ROOT / "scripts/lib/kvm-usable", "-t", "8",
-                            f"{build}/src/molt"], capture_output=True, text=True, check=False)
+                            f"{args.build}/src/molt"], capture_output=True, text=True, check=False)
     host = "this machine's KVM"
+    poll_us = args.poll_us
     if probe.returncode:
         host = "an emulated host (scripts/test-host) of one processor"
         say(f"stock: {host}, because {probe.stdout.strip()}")
-        command = [str(ROOT / "scripts/test-host"), "-t", str(LIMIT_S),
-                   *[word for name, value in settings.items() for word in ("-e", f"{name}={value}")],
-                   "--", *command]
-    return {"host": host, "runs": collect(command, settings, runs * (1 + len(modes)), say)}
+        command = [str(ROOT / "scripts/test-host"), "-t", str(LIMIT_S), "--", *command]
+        poll_us = max(poll_us, EMULATED_POLL_US)
+    return {"host": host, "runs": collect([*command, "--poll-us", str(poll_us)], say)}
 
 
-def collect(command, settings, total, say):
+def collect(command, say):
     found, done, begin = {}, 0, time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
-                          env=dict(os.environ, **settings)) as inside:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as inside:
         try:
             for line in inside.stdout:
                 figures = json.loads(line)
-                if "begin" in figures:  # once more, if the emulated host hung
-                    found, done = {}, 0
+                if "total" in figures:  # once more, if the emulated host hung
+                    found, done, total = {}, 0, figures["total"]
                     continue
-                found.setdefault(figures["mode"], []).append(figures)
                 done += 1
+                if "failed" in figures:
+                    say(f"FAILED stock: {figures['failed']}")
+                else:
+                    found.setdefault(figures["mode"], {}).setdefault(
+                        figures["name"], []).append(figures)
                 left_min = (time.monotonic() - begin) / done * (total - done) / 60
                 say(f"stock: {done} of {total}, about {left_min:.0f} min left")
         finally:
@@ -62,44 +72,75 @@ def collect(command, settings, total, say):
 
 # Inside
 
-def update(guest, mode):
-    """Around one update: the guest's longest gap, and what molt says of its pause."""
-    guest.line.command("gap")
-    record = {}
-    if mode == "none":
-        time.sleep(UNTOUCHED_S)
-    else:
-        record = guest.update(mode)["update-record"]
-        time.sleep(AFTER_S)
-    seen = guest.line.command("gap")
-    return {"mode": mode, "gap-ns": seen["max_gap_ns"], "looks": seen["looks"],
-            "pause-ns": record.get("pause-ns")}
+def start(vm):
+    """Boot the guest; where its page is."""
+    vm.start()
+    serial = pathlib.Path(vm.guest.serial)
+
+    def ready():
+        return re.search(rb"READY .*page=(\d+)\r?\n", serial.read_bytes())
+    serial.write_bytes(b"")
+    vm.ram.wait(ready, vm.process, BOOT_S, 0.2)
+    vm.connect()
+    return int(ready()[1])
 
 
-def life(runs, modes):
-    """One guest, updated @runs times each way."""
-    from stock import StockVm
-    with tempfile.TemporaryDirectory() as tmp:
-        guest = StockVm(tmp, append="molt.test=busy")
-        try:
-            guest.line.wait(lambda: guest.line.boots, "the guest's program", 180)
-            for _ in range(runs):
-                for mode in modes:
-                    print(json.dumps(update(guest, mode)), flush=True)
-        finally:
-            guest.close()
+def update(vm, page, mode, args):
+    """Around one update: the guest's longest gap, as it and as the host sees it."""
+    os.pwrite(vm.ram.fd, b"\1", page + 16)
+    vm.ram.wait(lambda: not PAGE.unpack(os.pread(vm.ram.fd, PAGE.size, page))[2], vm.process, 60,
+                0.01)
+    figures = measures.measure_pause(vm, mode, args, page)
+    _, inside_ns, _ = PAGE.unpack(os.pread(vm.ram.fd, PAGE.size, page))
+    return {"mode": mode, "name": vm.contender.name, "inside-ns": inside_ns, **figures}
+
+
+def life(vm, n, args):
+    """One guest, updated @n times in each way that its contender has."""
+    modes = [mode for mode in ["none", *args.modes] if mode == "none" or mode in vm.contender.modes]
+    try:
+        page = start(vm)
+        for mode in modes:
+            for _ in range(n):
+                print(json.dumps(update(vm, page, mode, args)), flush=True)
+    except (OSError, EOFError, RuntimeError, AssertionError) as error:
+        print(json.dumps({"failed": f"{vm.contender.name}: {error}"}), flush=True)
+    finally:
+        vm.close()
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    for name in ("--runs", "--per-vm", "--poll-us"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--modes", type=lambda s: s.split(","))
+    parser.add_argument("--qemu", action="append", default=[])
+    for name in ("--build", "--image"):
+        parser.add_argument(name)
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int)
-    parser.add_argument("--modes", type=lambda s: s.split(","))
-    args = parser.parse_args()
-    sys.path[:0] = [str(ROOT / "tests/host")]
-    print(json.dumps({"begin": True}), flush=True)
-    for done in range(0, args.runs, BETWEEN_STARTS):
-        life(min(BETWEEN_STARTS, args.runs - done), ["none", *args.modes])
+    args = parse()
+    # microvm has no PCI firmware to boot a stock kernel from; the two QEMU rows would say the same
+    who = [c for c in contenders(args.build, args.qemu) if c.machine == "q35"]
+    parts = turns.batches(args.runs, args.per_vm)
+    print(json.dumps({"total": args.runs * len(who) * (1 + len(args.modes))}), flush=True)
+    ram = Ram(MEM)
+    with tempfile.TemporaryDirectory() as tmp, open(f"{tmp}/log", "w") as log:
+        guest = Linux(StockKernel.find().vmlinuz, args.image, APPEND, f"{tmp}/serial")
+        for n in parts:
+            for contender in who:
+                life(Vm(contender, ram, 1, tmp, log, guest), n, args)
+    ram.close()
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT / "tests/system"), str(ROOT / "scripts/lib")]
+    import measures
+    import turns
+    from contenders import Linux, contenders
+    from guest import Ram
+    from initramfs import StockKernel
+    from updates import Vm
     main()

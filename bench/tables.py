@@ -59,9 +59,9 @@ def ms(values, how=statistics.median):
     return f"{how(values) / MS:.2f}"
 
 
-def ratio(case, values, own):
+def ratio(values, own):
     """What a contender's median is in terms of molt's, as a cell."""
-    if case.mode == "none" or not own or not statistics.median(own):
+    if not own or not statistics.median(own):
         return "-"
     return f"{statistics.median(values) / statistics.median(own):.1f}"
 
@@ -69,12 +69,12 @@ def ratio(case, values, own):
 def rows_of(samples, key, own="molt"):
     """For each row its beginning: case, name, number of runs, the spread of @key, the ratio."""
     for case, contenders in samples.items():
-        ours = [run[key] for run in contenders.get(own, [])]
+        ours = [run[key] for run in contenders.get(own, [])] if case.mode != "none" else []
         for name, runs in contenders.items():
             values = [run[key] for run in runs]
             if values:
                 yield [case.text(), name, str(len(values)), *spread(values),
-                       ratio(case, values, ours)], runs
+                       ratio(values, ours)], runs
 
 
 def update_table(samples):
@@ -97,16 +97,20 @@ def memory_table(samples):
                   "p99", "max", "lost, median", "lost, max", "pages per ms before"], rows)
 
 
-def stock_table(result):
+def stock_table(result, own="molt"):
     """@result: stock_guest.measure()"""
-    rows = [["no update" if mode == "none" else mode, str(len(runs)),
-             *spread([run["gap-ns"] for run in runs]),
-             "-" if mode == "none" else ms([run["pause-ns"] for run in runs]),
-             f"{statistics.median(run['looks'] for run in runs):.0f}"]
-            for mode, runs in result["runs"].items()]
-    return table([f"longest gap seen by a busy loop in a stock guest, ms; {result['host']}", "runs",
-                  "min", "median", "p99", "max", "molt's record, median", "looks of the loop"],
-                 rows)
+    rows = []
+    for mode, contenders in result["runs"].items():
+        ours = [run["gap-ns"] for run in contenders.get(own, [])] if mode != "none" else []
+        for name, runs in contenders.items():
+            gaps = [run["gap-ns"] for run in runs]
+            inside = [run["inside-ns"] for run in runs]
+            rows.append(["no update" if mode == "none" else mode, name, str(len(runs)),
+                         *spread(gaps), ratio(gaps, ours), ms(inside), ms(inside, max),
+                         median_or_dash([reported_ms(run) for run in runs])])
+    return table([f"longest gap of a busy loop in a stock guest, seen from outside, ms; "
+                  f"{result['host']}", "", "runs", "min", "median", "p99", "max", "median / molt's",
+                  "by the guest's own clock, median", "max", "own report"], rows)
 
 
 def phases(runs):

@@ -2,21 +2,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /**
- * struct busy - What the loop has seen
- * @last_ns:	The last look, CLOCK_MONOTONIC; 0: the next one begins anew
- * @max_gap_ns:	The longest time between two looks
- * @max_gap_at_ns: When it began
- * @looks:	How many there were
+ * struct busy - A page that the loop fills and that the host can watch (bench/stock_guest.py)
+ * @looks:	Goes up at every look
+ * @max_gap_ns:	The longest time between two looks, CLOCK_MONOTONIC
+ * @restart:	Set by the host: the longest gap starts anew; then 0 again
+ * @last_ns:	The last look; 0: the next one begins anew
  */
 struct busy {
+	volatile uint64_t looks;
+	volatile uint64_t max_gap_ns;
+	volatile uint64_t restart;
 	uint64_t last_ns;
-	uint64_t max_gap_ns;
-	uint64_t max_gap_at_ns;
-	uint64_t looks;
 };
 
-/** busy_spin() - Look for @for_ns.  What happens between two calls counts as between two looks. */
-void busy_spin(struct busy *busy, uint64_t for_ns);
+/**
+ * busy_open() - Make such a page
+ * @gpa: Where it is in guest-physical memory
+ *
+ * Return: NULL without memory, or without the right to know @gpa.
+ */
+struct busy *busy_open(uint64_t *gpa);
+
+/** busy_run() - Look at the clock for ever. */
+_Noreturn void busy_run(struct busy *busy);

@@ -20,8 +20,8 @@
  *
  * The line is this program's alone: the kernel is told to print nothing but emergencies.  It is
  * the console, or what molt.line=PATH names.  molt.test=NAME chooses another program from the table
- * at the end.  One of them, "busy", has no beat: it looks at the clock all the time, and answers
- * "gap" with the longest time between two looks since the last answer.
+ * at the end.  One of them, "busy", has no beat: it looks at the clock all the time, and keeps the
+ * longest time between two looks where the host can read it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +52,6 @@
 #define NS_PER_MSEC	  1000000ULL
 #define DEFAULT_BEAT_MS	  20
 #define MAX_BEAT_MS	  10000
-#define BUSY_NS		  (10 * NS_PER_MSEC) /* between two looks for a command */
 #define INPUT_DEVICES	  8
 #define MAX_LINE	  4096
 #define KLOG_CONSOLE_OFF  6 /* SYSLOG_ACTION_CONSOLE_OFF */
@@ -456,38 +455,17 @@ static void run_heartbeat(struct console *console)
 	}
 }
 
-/* What answering costs is not counted: the loop begins anew when the answer is out. */
-static void answer_gap(struct console *console, struct busy *busy)
-{
-	console_line(console, "{\"max_gap_ns\":%lu,\"max_gap_at_ns\":%lu,\"looks\":%lu}",
-		     busy->max_gap_ns, busy->max_gap_at_ns, busy->looks);
-	while (console->n_out > 0)
-		console_flush(console);
-	tcdrain(console->fd);
-	*busy = (struct busy){0};
-}
-
 static void run_busy(struct console *console)
 {
-	struct busy busy = {0};
-	char byte;
+	uint64_t gpa = 0;
+	struct busy *busy = busy_open(&gpa);
 
-	console_line(console, "READY up_ns=%lu", read_clock_ns(CLOCK_BOOTTIME));
-	tcdrain(console->fd);
-	for (;;) {
-		busy_spin(&busy, BUSY_NS);
-		while (read(console->fd, &byte, 1) == 1) {
-			if (byte != '\n' && console->n_in < sizeof(console->in)) {
-				console->in[console->n_in++] = byte;
-				continue;
-			}
-			if (console->n_in == 3 && memcmp(console->in, "gap", 3) == 0)
-				answer_gap(console, &busy);
-			else
-				console_line(console, "{\"error\":\"unknown command\"}");
-			console->n_in = 0;
-		}
+	if (!busy) {
+		console_line(console, "FAIL no page that the host can watch");
+		machine_end(console, RB_POWER_OFF);
 	}
+	console_line(console, "READY up_ns=%lu page=%lu", read_clock_ns(CLOCK_BOOTTIME), gpa);
+	busy_run(busy);
 }
 
 static void run_poweroff(struct console *console)
