@@ -211,17 +211,14 @@ static bool msr_settle(const struct vcpu *vcpu, uint32_t index, uint64_t value, 
 				 index, value);
 }
 
-/* Write up to a batch from @first on; *@n is how many the kernel took before it refused one. */
-static bool msr_batch_write(const struct vcpu *vcpu, const struct kvm_saved_vcpu *s, uint32_t first,
+/* Write up to a batch of @list; *@n is how many the kernel took before it refused one. */
+static bool msr_batch_write(const struct vcpu *vcpu, const struct kvm_msr_entry *list, uint32_t len,
 			    uint32_t *n, GError **error)
 {
-	union msr_batch batch = {.msrs.nmsrs = MIN(s->n_msr_index - first, MSR_BATCH)};
+	union msr_batch batch = {.msrs.nmsrs = MIN(len, MSR_BATCH)};
 	int ret;
 
-	for (uint32_t i = 0; i < batch.msrs.nmsrs; i++) {
-		batch.msrs.entries[i].index = s->msr_index[first + i];
-		batch.msrs.entries[i].data = s->msr_value[first + i];
-	}
+	memcpy(batch.msrs.entries, list, batch.msrs.nmsrs * sizeof(*list));
 	ret = ioctl(vcpu->fd, KVM_SET_MSRS, &batch);
 	if (ret < 0)
 		return error_set_errno(error, errno, "KVM_SET_MSRS");
@@ -229,24 +226,45 @@ static bool msr_batch_write(const struct vcpu *vcpu, const struct kvm_saved_vcpu
 	return true;
 }
 
+/*
+ * What has to be written.  A vCPU that never ran has its power-on values, and most of the guest's are
+ * the same: some 300 writes less in an update's pause.
+ */
+static uint32_t msrs_to_write(const struct vcpu *vcpu, const struct kvm_saved_vcpu *s,
+			      struct kvm_msr_entry *list)
+{
+	const struct kvm_saved_vcpu *now = vcpu->power_on;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->n_msr_index; i++) {
+		if (!vcpu->ran && i < now->n_msr_index && now->msr_index[i] == s->msr_index[i] &&
+		    now->msr_value[i] == s->msr_value[i])
+			continue;
+		list[n++] =
+			(struct kvm_msr_entry){.index = s->msr_index[i], .data = s->msr_value[i]};
+	}
+	return n;
+}
+
 bool kvm_msrs_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
 {
-	uint32_t i = 0, n;
+	g_autofree struct kvm_msr_entry *list = g_new0(struct kvm_msr_entry, KVM_SAVED_MSRS_MAX);
+	const uint32_t len = msrs_to_write(vcpu, s, list);
+	uint32_t n;
 
-	for (uint32_t k = 0; k < s->n_msr_index; k++) {
-		if (!msr_is_state(s->msr_index[k]))
+	for (uint32_t i = 0; i < s->n_msr_index; i++) {
+		if (!msr_is_state(s->msr_index[i]))
 			return error_set_generic(error, "MSR 0x%x does not belong in saved state",
-						 s->msr_index[k]);
+						 s->msr_index[i]);
 	}
-	while (i < s->n_msr_index) {
-		uint32_t whole = MIN(s->n_msr_index - i, MSR_BATCH);
-
-		if (!msr_batch_write(vcpu, s, i, &n, error))
+	for (uint32_t i = 0; i < len; i += n) {
+		if (!msr_batch_write(vcpu, list + i, len - i, &n, error))
 			return false;
-		i += n;
-		if (n < whole && !msr_settle(vcpu, s->msr_index[i], s->msr_value[i], error))
+		if (n == MIN(len - i, MSR_BATCH))
+			continue;
+		if (!msr_settle(vcpu, list[i + n].index, list[i + n].data, error))
 			return false;
-		i += n < whole;
+		n++;
 	}
 	return true;
 }

@@ -269,6 +269,7 @@ static void *vcpu_thread(void *opaque)
 			vcpu_run_job(vcpu);
 		} else if (vm->running && !vcpu->blocked) {
 			vcpu->parked = false;
+			vcpu->ran = true;
 			if (!vm->entered_ns)
 				vm->entered_ns = clock_now_ns();
 			__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);

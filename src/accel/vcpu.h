@@ -23,10 +23,11 @@ typedef bool (*vcpu_fn)(struct vcpu *vcpu, void *arg, GError **error);
  * @saved, @power_on: section and reset values
  * @wake:	Signalled when the thread has something to do
  * @parked:	Not in KVM_RUN and not handling an exit
+ * @ran:	Has been in KVM_RUN: its registers are no longer those of @power_on
  * @blocked:	Ended by a triple fault or an error: not run again before a reset
  * @job ..:	Work handed over by vcpu_begin()
  *
- * @parked, @blocked and @job* are guarded by the VM's lock.
+ * @parked, @ran, @blocked and @job* are guarded by the VM's lock.
  */
 struct vcpu {
 	struct kvm_vm *vm;
@@ -41,6 +42,7 @@ struct vcpu {
 
 	GCond wake;
 	bool parked;
+	bool ran;
 	bool blocked;
 	vcpu_fn job;
 	void *job_arg;

@@ -235,13 +235,14 @@ void machine_stop(struct machine *machine, enum runstate state)
 	machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 }
 
-bool machine_pause(struct machine *machine)
+bool machine_pause(struct machine *machine, uint64_t *paused_ns)
 {
 	bool was_running = kvm_vm_running(machine->kvm);
 
 	machine->paused_from = machine->runstate;
 	if (was_running)
 		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
+	*paused_ns = clock_now_ns();
 	kvm_vm_pause(machine->kvm);
 	return was_running;
 }

@@ -82,9 +82,9 @@ void machine_shutdown(struct machine *machine, const char *reason, bool guest);
 
 /* The pieces of an update.  Each forward step has its undo.  Context: main thread. */
 
-/** machine_pause() - Park vCPUs; the clock runs on (an update's pause is guest time).
+/** machine_pause() - Park vCPUs, from *@paused_ns on; the clock runs on (an update's pause is guest time).
  * machine_unpause() undoes it; @was_running as machine_pause() returned it. */
-bool machine_pause(struct machine *machine);
+bool machine_pause(struct machine *machine, uint64_t *paused_ns);
 void machine_unpause(struct machine *machine, bool was_running);
 
 /** machine_quiesce() - Drain every device and chardev before @deadline_ns; on failure those already

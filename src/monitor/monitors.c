@@ -20,6 +20,8 @@
  * @machine:	Whose events are listened to; NULL: none yet
  * @started:	monitors_start() was called
  * @ask:	After saving: looks whether the update that saved has failed
+ * @events:	Emitted and not yet delivered
+ * @deliver:	Does so from the main loop
  * @handed:	What a predecessor left: section and instance to its struct in wire form.  Kept for
  *		sessions on shared chardevs, which are opened when the machine has come
  */
@@ -32,6 +34,8 @@ struct monitors {
 	struct machine *machine;
 	bool started;
 	GSource *ask;
+	GPtrArray *events; /* json_t * */
+	GSource *deliver;
 	GHashTable *handed; /* char * to GBytes */
 };
 
@@ -69,14 +73,29 @@ static json_t *event_new(const char *name, json_t *data)
 
 void monitors_emit(struct monitors *monitors, const char *name, json_t *data)
 {
-	json_t *event = event_new(name, data);
+	g_ptr_array_add(monitors->events, event_new(name, data));
+	g_source_set_ready_time(monitors->deliver, 0);
+}
 
-	for (guint i = 0; i < monitors->sessions->len; i++) {
-		struct session *session = monitors->sessions->pdata[i];
+void monitors_deliver(struct monitors *monitors)
+{
+	/* One that is being delivered may bring about the next. */
+	while (monitors->events->len > 0) {
+		json_t *event = g_ptr_array_steal_index(monitors->events, 0);
 
-		session->ops->event(session, event);
+		for (guint i = 0; i < monitors->sessions->len; i++) {
+			struct session *session = monitors->sessions->pdata[i];
+
+			session->ops->event(session, event);
+		}
+		json_decref(event);
 	}
-	json_decref(event);
+}
+
+static gboolean monitors_deliver_now(void *opaque)
+{
+	monitors_deliver(opaque);
+	return G_SOURCE_CONTINUE;
 }
 
 static void monitors_machine_event(void *opaque, enum machine_event event, json_t *data)
@@ -263,6 +282,7 @@ static bool monitors_save(void *opaque, struct state_writer *writer, GError **er
 {
 	struct monitors *monitors = opaque;
 
+	monitors_deliver(monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
 
@@ -306,6 +326,8 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 	monitors->quit = quit;
 	monitors->quit_opaque = opaque;
 	monitors->sessions = g_ptr_array_new();
+	monitors->events = g_ptr_array_new();
+	monitors->deliver = loop_when_told(monitors_deliver_now, monitors);
 	monitors->handed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
 						 (GDestroyNotify)g_bytes_unref);
 	if (!monitors_open_all(monitors, update_fds(update)->inherited, error))
@@ -333,6 +355,9 @@ void monitors_free(struct monitors *monitors)
 	if (!monitors)
 		return;
 	loop_unwatch(&monitors->ask);
+	loop_unwatch(&monitors->deliver);
+	monitors_deliver(monitors);
+	g_ptr_array_unref(monitors->events);
 	g_hash_table_unref(monitors->handed);
 	if (monitors->machine)
 		machine_remove_listener(monitors->machine, monitors_machine_event, monitors);

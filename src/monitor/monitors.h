@@ -51,8 +51,15 @@ void monitors_start(struct monitors *monitors);
 void monitors_free(struct monitors *monitors);
 DEFINE_CLEANUP(monitors, monitors_free)
 
-/** monitors_emit() - Send the QMP event @name to every session that negotiated; @data borrowed. */
+/**
+ * monitors_emit() - Tell every session that negotiated of the QMP event @name; @data borrowed
+ * monitors_deliver() - Now, before something else is said
+ *
+ * Ordinarily it is delivered from the main loop: what happens in the pause of an update is not
+ * written to sockets in it.
+ */
 void monitors_emit(struct monitors *monitors, const char *name, json_t *data);
+void monitors_deliver(struct monitors *monitors);
 
 /** monitors_update() - The update front they were made with. */
 struct update *monitors_update(struct monitors *monitors);

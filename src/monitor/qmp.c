@@ -129,12 +129,16 @@ static void qmp_receive(void *opaque, const json_t *value, const GError *parse_e
 	struct update *update = monitors_update(monitors);
 	struct command_call call = {monitors, update, update_machine(update), NULL};
 	g_autoptr(GError) error = parse_error ? g_error_copy(parse_error) : NULL;
-	json_t *result = error ? NULL : qmp_dispatch(qmp, value, &call, &error);
-	json_t *reply = result ? json_pack("{s:o}", "return", result) : qmp_error(error);
 	json_t *id = json_object_get(value, "id");
+	json_t *result, *reply;
 
+	/* What was before the command is told before, what it brings about is told before its reply. */
+	monitors_deliver(monitors);
+	result = error ? NULL : qmp_dispatch(qmp, value, &call, &error);
+	reply = result ? json_pack("{s:o}", "return", result) : qmp_error(error);
 	if (id)
 		json_object_set(reply, "id", id);
+	monitors_deliver(monitors);
 	qmp_send(&qmp->session, reply);
 	if (call.after)
 		call.after(monitors);
