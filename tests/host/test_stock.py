@@ -111,9 +111,11 @@ def clock_log(line):
                       f"grep -vE '{'|'.join(SLOWNESS)}'; true")
 
 
-def rtc_offset_s(line):
-    """Host minus the guest's real-time clock, read through its driver."""
-    return time.time() - int(line.shell("cat /sys/class/rtc/rtc0/since_epoch"))
+def assert_rtc_right(line):
+    """The guest's real-time clock, read through its driver, tells the host's second."""
+    before_s = time.time()
+    seconds = int(line.shell("cat /sys/class/rtc/rtc0/since_epoch"))
+    assert before_s - 1 <= seconds <= time.time() + 1, (before_s, seconds)
 
 
 def test_clocks_over_fifty_updates(guest):
@@ -132,8 +134,8 @@ def test_clocks_over_fifty_updates(guest):
         line.wait_beats(1)
         drift_ns = [now - then for now, then in zip(line.clock_offsets_ns(4), before)]
         assert all(abs(ns) < CLOCK_TOLERANCE_NS for ns in drift_ns), (n + 1, drift_ns)
-        # A second is its resolution.
-        assert abs(rtc_offset_s(line) - 0.5) < 2.5, f"after update {n + 1}"
+        if n % 10 == 9:
+            assert_rtc_right(line)
     status = line.command("unwatch")
     assert status["watch_reads"] > reads + 1000, status
     assert not any(status[f"{clock}_back"] for clock in ("mono", "real", "tsc", "clock")), status

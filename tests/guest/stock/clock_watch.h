@@ -1,4 +1,4 @@
-// A process that reads the clocks as fast as it can and counts how often one goes back.
+// A process that does nothing but read the clocks and counts how often one goes back.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
