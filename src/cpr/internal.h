@@ -202,6 +202,26 @@ void incoming_clear(struct incoming *in);
 /** incoming_failed() - In finished(): status, record, and the end of the process if so wanted. */
 void incoming_failed(struct incoming *in, const GError *error);
 
+/**
+ * incoming_may_plug() - Whether devices may still be added before the main channel is named
+ *
+ * They may where the command line describes the VM and the main channel is not named: what the
+ * predecessor has beyond it may be hot-plugged here too.
+ */
+bool incoming_may_plug(const struct incoming *in);
+
+/** incoming_compare() - Whether the machine is the offered one; if more may be added, as far as it is
+ * there. */
+bool incoming_compare(const struct incoming *in, GError **error);
+
+/** incoming_all_taken() - Whether every descriptor of the VM was taken; monitors and the process's
+ * own files may differ. */
+bool incoming_all_taken(const struct incoming *in, GError **error);
+
+/** incoming_complete() - At migrate-incoming: whether what could still be added has been; nothing has
+ * ended if it has not. */
+bool incoming_complete(const struct incoming *in, GError **error);
+
 /** transfer_target_new() - Wait for a predecessor on the cpr channel; @channels are taken. */
 struct incoming *transfer_target_new(struct update *update, struct migration_channels *channels);
 

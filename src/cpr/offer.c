@@ -79,7 +79,8 @@ void offer_free(struct offer *offer)
 	g_free(offer);
 }
 
-char *offer_config_differences(const struct offer *offer, const struct vm_config *own)
+char *offer_config_differences(const struct offer *offer, const struct vm_config *own,
+			       bool may_lack)
 {
 	if (offer->state_min_reader > STATE_FORMAT_VERSION)
 		return g_strdup_printf("%s writes a state that needs a reader of format %u, this "
@@ -87,7 +88,7 @@ char *offer_config_differences(const struct offer *offer, const struct vm_config
 				       offer->build, offer->state_min_reader, STATE_FORMAT_VERSION);
 	if (!own->explicit_vm)
 		return NULL;
-	return vm_config_differences(offer->config, own);
+	return vm_config_differences(offer->config, own, may_lack);
 }
 
 /* ---- trees ---- */
@@ -156,9 +157,9 @@ static void compare_ram(GString *out, const json_t *theirs, const json_t *own)
 			 number_of(own, "size"));
 }
 
-/* Every entry of each list has its like in the other, and those compare. */
+/* Every entry of each list has its like in the other, and those compare; own @may_lack some. */
 static void compare_lists(GString *out, const json_t *theirs, const json_t *own, const char *key,
-			  const char *what,
+			  const char *what, bool may_lack,
 			  void (*compare)(GString *out, const json_t *theirs, const json_t *own))
 {
 	const json_t *entry, *like;
@@ -169,21 +170,21 @@ static void compare_lists(GString *out, const json_t *theirs, const json_t *own,
 		like = find_entry(own, entry, key);
 		if (like)
 			compare(out, entry, like);
-		else
+		else if (!may_lack)
 			add_line(out, "%s %s: there, not here", what, text_of(entry, key));
 	}
 	json_array_foreach(own, i, entry) if (!find_entry(theirs, entry, key))
 		add_line(out, "%s %s: here, not there", what, text_of(entry, key));
 }
 
-char *offer_tree_differences(const json_t *theirs, const json_t *own)
+char *offer_tree_differences(const json_t *theirs, const json_t *own, bool may_lack)
 {
 	g_autoptr(GString) out = g_string_new(NULL);
 
 	compare_lists(out, json_object_get(theirs, "devices"), json_object_get(own, "devices"),
-		      "section", "device", compare_section);
+		      "section", "device", may_lack, compare_section);
 	compare_lists(out, json_object_get(theirs, "ram"), json_object_get(own, "ram"), "name",
-		      "RAM block", compare_ram);
+		      "RAM block", false, compare_ram);
 	return out->len ? g_strdup(out->str) : NULL;
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "machine/process.h"
 
 static const struct state_field update_state_fields[] = {
 	FIELD_ARRAY(struct update_state, session, 1),
@@ -86,6 +87,57 @@ void update_own(struct update *update)
 {
 	update->fds.inherited = NULL;
 	g_clear_pointer(&update->inherited, fdstore_free);
+}
+
+/* ---- is it the same machine? ---- */
+
+bool incoming_may_plug(const struct incoming *in)
+{
+	return in->update->config->explicit_vm && !in->started && !in->channels.main &&
+	       (in->channels.deferred || in->channels.cpr);
+}
+
+static bool compare_trees(const struct incoming *in, bool may_lack, GError **error)
+{
+	json_t *own = machine_device_tree(in->update->machine);
+	g_autofree char *differences = offer_tree_differences(in->offer->tree, own, may_lack);
+
+	json_decref(own);
+	return !differences || error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+}
+
+bool incoming_compare(const struct incoming *in, GError **error)
+{
+	return compare_trees(in, incoming_may_plug(in), error);
+}
+
+bool incoming_all_taken(const struct incoming *in, GError **error)
+{
+	g_autoptr(GString) left = g_string_new(NULL);
+	const struct fdstore_entry *entry;
+
+	for (size_t pos = 0; (entry = fdstore_iter(in->update->inherited, &pos));)
+		if (!entry->taken && !g_str_has_prefix(entry->name, CHARDEV_MONITOR_PREFIX) &&
+		    !g_str_has_prefix(entry->name, PROCESS_FD_PREFIX))
+			g_string_append_printf(left, "%s%s", left->len ? ", " : "", entry->name);
+	return !left->len ||
+	       error_set_generic(error, "descriptors that nobody here wants: %s", left->str);
+}
+
+bool incoming_complete(const struct incoming *in, GError **error)
+{
+	g_autofree char *differences = NULL;
+
+	if (!incoming_may_plug(in) || !in->update->machine)
+		return true;
+	differences = offer_config_differences(in->offer, in->update->config, false);
+	if (differences)
+		error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	if (!differences && compare_trees(in, false, error) && incoming_all_taken(in, error))
+		return true;
+	g_prefix_error(error, "this machine is not the offered one; device_add can add what is "
+			      "missing: ");
+	return false;
 }
 
 void incoming_clear(struct incoming *in)

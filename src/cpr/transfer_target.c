@@ -67,7 +67,7 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 
 	if (!offer)
 		return false;
-	differences = offer_config_differences(offer, update->config);
+	differences = offer_config_differences(offer, update->config, incoming_may_plug(&tt->base));
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	tt->accepted = true;
@@ -201,8 +201,6 @@ static enum stage_result tt_fds(void *ctx, GError **error)
 static bool build(struct transfer_target *tt, GError **error)
 {
 	struct update *update = tt->base.update;
-	g_autofree char *differences = NULL;
-	json_t *own;
 
 	update->owner = owner_inherit(&update->fds, error);
 	if (!update->owner)
@@ -210,12 +208,8 @@ static bool build(struct transfer_target *tt, GError **error)
 	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
 	if (!update->machine)
 		return false;
-	own = machine_device_tree(update->machine);
-	differences = offer_tree_differences(tt->base.offer->tree, own);
-	json_decref(own);
-	if (differences)
-		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
-	return fdstore_finish(update->inherited, error);
+	return incoming_compare(&tt->base, error) &&
+	       (incoming_may_plug(&tt->base) || incoming_all_taken(&tt->base, error));
 }
 
 static void tt_demolish(void *ctx)

@@ -273,6 +273,16 @@ struct judge {
 	const GError *error;
 };
 
+/* Whether the command would wait for migrate-incoming, so that devices could still be added. */
+static bool would_wait(const struct vm_config *config)
+{
+	struct migration_channels channels = {0};
+	bool waits = parse_incoming(config, &channels, NULL) && channels.deferred && !channels.main;
+
+	migration_channels_clear(&channels);
+	return waits;
+}
+
 static char *judge_offer(void *opaque, const json_t *json)
 {
 	const struct judge *judge = opaque;
@@ -286,7 +296,7 @@ static char *judge_offer(void *opaque, const json_t *json)
 	offer = offer_from_json(json, &error);
 	if (!offer)
 		return g_strdup(error->message);
-	differences = offer_config_differences(offer, judge->config);
+	differences = offer_config_differences(offer, judge->config, would_wait(judge->config));
 	if (!differences &&
 	    !machine_check_takeover(judge->config->explicit_vm ? judge->config : offer->config,
 				    offer->tree, &error))

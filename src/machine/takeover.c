@@ -12,6 +12,7 @@
 #include "device/legacy/uart16550.h"
 #include "device/pci/host_bridge.h"
 #include "device/pci/lpc.h"
+#include "machine/placing.h"
 
 /* Where the board puts a PCI device is not the device's own property. */
 static struct device *make_device(const struct device_config *config, GError **error)
@@ -101,6 +102,48 @@ static void check_section(GString *out, const GPtrArray *devices, const json_t *
 		g_string_append_printf(out, "%s: its state '%s' is not known here", section, state);
 }
 
+static bool tree_has(const json_t *tree, const char *section)
+{
+	const json_t *entry;
+	size_t i;
+
+	json_array_foreach(json_object_get(tree, "devices"), i, entry)
+	{
+		const char *name = json_string_value(json_object_get(entry, "section"));
+
+		if (g_strcmp0(name, section) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Every PCI device has the place here that it has there. */
+static bool check_places(GString *out, const struct vm_config *config, const json_t *tree,
+			 GError **error)
+{
+	autoptr(placing) placing = placing_new();
+
+	for (guint i = 0; i < config->devices->len; i++) {
+		const struct device_config *device = config->devices->pdata[i];
+		const struct device_ops *ops = device_ops_find(device->driver);
+		g_autofree char *section = NULL;
+		struct place place = {0};
+
+		if (ops->bus != DEVICE_BUS_PCI)
+			continue;
+		if (!placing_take(placing, ops, device, &place, error)) {
+			g_prefix_error(error, "-device %s: ", device->driver);
+			return false;
+		}
+		section = g_strdup_printf("%s/%s", place.path, ops->name);
+		g_free(place.path);
+		if (!tree_has(tree, section))
+			g_string_append_printf(out, "%sdevice %s: here, not there",
+					       out->len ? "\n" : "", section);
+	}
+	return true;
+}
+
 bool machine_check_takeover(const struct vm_config *config, const json_t *tree, GError **error)
 {
 	g_autoptr(GPtrArray) devices = make_devices(config, error);
@@ -112,5 +155,7 @@ bool machine_check_takeover(const struct vm_config *config, const json_t *tree, 
 		return false;
 	json_array_foreach(json_object_get(tree, "devices"), i, entry)
 		check_section(out, devices, entry);
+	if (!check_places(out, config, tree, error))
+		return false;
 	return !out->len || error_set_generic(error, "%s", out->str);
 }

@@ -112,7 +112,7 @@ static void test_round_trip(void)
 		g_assert_no_error(error);
 		again = vm_config_to_json(copy);
 		g_assert_true(json_equal(json, again));
-		g_assert_null(vm_config_differences(config, copy));
+		g_assert_null(vm_config_differences(config, copy, false));
 		free(text);
 		json_decref(json);
 		json_decref(read);
@@ -339,7 +339,7 @@ static void expect_difference(const char *option, const char *value, const char 
 	}
 	{
 		autoptr(vm_config) theirs = parse(args, more);
-		g_autofree char *text = vm_config_differences(ours, theirs);
+		g_autofree char *text = vm_config_differences(ours, theirs, false);
 
 		if (g_strcmp0(text, what) != 0) {
 			g_test_message("'%s' is not '%s'", text ? text : "none",
