@@ -19,14 +19,16 @@ static bool check_plug(const struct update *update, const char *command, GError 
 					 "%s: this process takes its devices from its predecessor; "
 					 "change them there before the update, or here after it",
 					 command);
-	return in || owner_held(update->owner) ||
+	return in || (update->owner && owner_held(update->owner)) ||
 	       error_set_generic(error, "the guest runs in another process now; quit this one");
 }
 
 bool update_device_add(struct update *update, const json_t *args, GError **error)
 {
-	return check_plug(update, "device_add", error) &&
-	       machine_device_add(update->machine, args, error);
+	if (!check_plug(update, "device_add", error))
+		return false;
+	return update->machine ? machine_device_add(update->machine, args, error)
+			       : machine_device_add_early(update->config, args, error);
 }
 
 bool update_device_del(struct update *update, const char *id, GError **error)

@@ -142,7 +142,7 @@ struct device {
  * @id:		copied; may be NULL
  * @props:	-device properties ("addr", "bus" removed by the board), NULL for none
  *
- * Return: NULL with @error set on an unknown or bad property.
+ * Return: NULL with @error "DRIVER: reason" on an unknown or bad property.
  */
 struct device *device_new(const struct device_ops *ops, const char *id, const json_t *props,
 			  GError **error);

@@ -292,18 +292,20 @@ static bool build_serials(struct machine *machine, GError **error)
 	return true;
 }
 
-/* The device of @config, not realized.  Its place is not its own property. */
-static struct device *make_device(const struct device_ops *ops, const struct device_config *config,
-				  GError **error)
+struct device *board_make_device(const struct device_config *config, GError **error)
 {
+	const struct device_ops *ops = device_ops_find(config->driver);
 	json_t *props = config->props ? json_copy(config->props) : json_object();
-	struct device *dev;
+	struct device *dev = NULL;
 
-	if (ops->bus == DEVICE_BUS_PCI) {
+	if (ops && ops->bus == DEVICE_BUS_PCI) {
 		json_object_del(props, "bus");
 		json_object_del(props, "addr");
 	}
-	dev = device_new(ops, config->id, props, error);
+	if (ops)
+		dev = device_new(ops, config->id, props, error);
+	else
+		error_set_generic(error, "no such device; -device help lists them");
 	json_decref(props);
 	if (dev)
 		dev->config = config;
@@ -343,22 +345,16 @@ static bool plug_pci(struct machine *machine, struct device *dev, struct place *
 	return pci_bus_plug(bus, (struct pci_function *)dev, place->devfn, error);
 }
 
-static struct device *plug_placed(struct machine *machine, const struct device_ops *ops,
-				  const struct device_config *config, GError **error)
+static bool plug_placed(struct machine *machine, struct device *dev, GError **error)
 {
 	struct place place = {0};
-	struct device *dev;
 
-	if (!placing_take(machine->placing, ops, config, &place, error))
-		return NULL;
-	dev = make_device(ops, config, error);
-	if (dev && plug_pci(machine, dev, &place, error))
-		return dev;
-	if (dev)
-		remove_device(machine, dev);
-	placing_give(machine->placing, config, place.devfn);
-	g_free(place.path);
-	return NULL;
+	if (!placing_take(machine->placing, dev->ops, dev->config, &place, error))
+		return false;
+	if (plug_pci(machine, dev, &place, error))
+		return true;
+	placing_give(machine->placing, dev->config, place.devfn);
+	return false;
 }
 
 char *board_device_path(const struct machine *machine, const struct device_config *config)
@@ -374,17 +370,16 @@ char *board_device_path(const struct machine *machine, const struct device_confi
 struct device *board_plug(struct machine *machine, const struct device_config *config,
 			  GError **error)
 {
-	const struct device_ops *ops = device_ops_find(config->driver);
-	struct device *dev;
+	struct device *dev = board_make_device(config, error);
+	bool ok;
 
-	if (!ops) {
-		error_set_generic(error, "no such device; -device help lists them");
+	if (!dev)
 		return NULL;
-	}
-	if (ops->bus == DEVICE_BUS_PCI)
-		return plug_placed(machine, ops, config, error);
-	dev = make_device(ops, config, error);
-	if (!dev || add_device(machine, dev, board_device_path(machine, config), error))
+	if (dev->ops->bus == DEVICE_BUS_PCI)
+		ok = plug_placed(machine, dev, error);
+	else
+		ok = add_device(machine, dev, board_device_path(machine, config), error);
+	if (ok)
 		return dev;
 	remove_device(machine, dev);
 	return NULL;

@@ -34,17 +34,15 @@ static bool waits_for_state(const struct machine *machine)
 
 /* ---- device_add ---- */
 
-/* The guest is told of slots, on the root bus; what a successor builds it need not be told. */
-static bool check_place(const struct machine *machine, const struct device_config *config,
+/* The guest is told of slots, on the root bus. */
+static bool check_place(const struct vm_config *vm, const struct device_config *config,
 			GError **error)
 {
 	const char *addr = device_config_addr(config);
 	const char *bus = device_config_bus(config);
 	uint8_t devfn;
 
-	if (waits_for_state(machine))
-		return true;
-	if (vm_config_device(machine->config, bus))
+	if (vm_config_device(vm, bus))
 		return error_set_generic(
 			error, "Bus '%s' does not support hotplugging; give bus=pcie.0", bus);
 	if (addr && text_to_devfn(addr, &devfn) && devfn & 7)
@@ -54,7 +52,7 @@ static bool check_place(const struct machine *machine, const struct device_confi
 	return true;
 }
 
-static bool check_device(const struct machine *machine, const struct device_config *config,
+static bool check_device(const struct vm_config *vm, const struct device_config *config,
 			 GError **error)
 {
 	const struct device_ops *ops = device_ops_find(config->driver);
@@ -62,14 +60,28 @@ static bool check_device(const struct machine *machine, const struct device_conf
 
 	if (!ops)
 		return error_set_generic(error, "'%s' is not a valid device model name", driver);
-	if (config->id && vm_config_device(machine->config, config->id))
+	if (config->id && vm_config_device(vm, config->id))
 		return error_set_generic(error, "Duplicate device ID '%s'", config->id);
-	if (ops->bus != DEVICE_BUS_PCI)
-		return error_set_generic(error,
-					 "Device '%s' does not support hotplugging; give it with "
-					 "-device at the start",
-					 driver);
-	return check_place(machine, config, error);
+	return ops->bus == DEVICE_BUS_PCI ||
+	       error_set_generic(error,
+				 "Device '%s' does not support hotplugging; give it with -device "
+				 "at the start",
+				 driver);
+}
+
+/* Read @args and add them to the configuration; NULL with @error set. */
+static struct device_config *config_add(struct vm_config *vm, const json_t *args, bool guest,
+					GError **error)
+{
+	struct device_config *config = device_config_read(args, "device_add", error);
+
+	if (!config)
+		return NULL;
+	if (!check_device(vm, config, error) || (guest && !check_place(vm, config, error))) {
+		device_config_free(config);
+		return NULL;
+	}
+	return vm_config_plug(vm, config, error) ? config : NULL;
 }
 
 static void write_address(struct device *dev)
@@ -83,16 +95,11 @@ static void write_address(struct device *dev)
 
 bool machine_device_add(struct machine *machine, const json_t *args, GError **error)
 {
-	struct device_config *config = device_config_read(args, "device_add", error);
+	const bool guest = !waits_for_state(machine);
+	struct device_config *config = config_add(machine->config, args, guest, error);
 	struct device *dev;
 
 	if (!config)
-		return false;
-	if (!check_device(machine, config, error)) {
-		device_config_free(config);
-		return false;
-	}
-	if (!vm_config_plug(machine->config, config, error))
 		return false;
 	dev = board_plug(machine, config, error);
 	if (!dev) {
@@ -100,9 +107,21 @@ bool machine_device_add(struct machine *machine, const json_t *args, GError **er
 		return false;
 	}
 	write_address(dev);
-	if (!waits_for_state(machine))
+	if (guest)
 		acpi_pm_plugged(machine->pm, pci_function_root_slot((struct pci_function *)dev));
 	return true;
+}
+
+bool machine_device_add_early(struct vm_config *vm, const json_t *args, GError **error)
+{
+	struct device_config *config = config_add(vm, args, false, error);
+
+	if (!config)
+		return false;
+	if (board_check_devices(vm, error))
+		return true;
+	vm_config_unplug(vm, config);
+	return false;
 }
 
 /* ---- a device goes ---- */

@@ -93,6 +93,13 @@ void machine_shutdown(struct machine *machine, const char *reason, bool guest);
 bool machine_device_add(struct machine *machine, const json_t *args, GError **error);
 
 /**
+ * machine_device_add_early() - device_add before there is a machine: one more -device
+ *
+ * Return: false with @error set, @vm as it was.  What only the host knows shows when it is built.
+ */
+bool machine_device_add_early(struct vm_config *vm, const json_t *args, GError **error);
+
+/**
  * machine_device_del() - device_del: ask the guest to let go of a device
  * @id:		Its id, or "/machine/peripheral/ID"
  *

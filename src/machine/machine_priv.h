@@ -74,6 +74,9 @@ void machine_request(struct machine *machine, uint32_t request);
 /** board_build() - Memory, KVM VM, backends and devices, wired; everything is left quiesced. */
 bool board_build(struct machine *machine, GError **error);
 
+/** board_make_device() - The device of @config, not realized; its place is not its own property. */
+struct device *board_make_device(const struct device_config *config, GError **error);
+
 /**
  * board_plug() - Make the device of @config, at its place, and let it work as far as others do
  *
@@ -82,6 +85,10 @@ bool board_build(struct machine *machine, GError **error);
  */
 struct device *board_plug(struct machine *machine, const struct device_config *config,
 			  GError **error);
+
+/** board_check_devices() - Whether every device of @config would be made, and has a place; nothing of
+ * the host is touched (takeover.c). */
+bool board_check_devices(const struct vm_config *config, GError **error);
 
 /** board_unplug() - Undo board_plug() of a PCI device; vCPUs are parked. */
 void board_unplug(struct machine *machine, struct device *dev);

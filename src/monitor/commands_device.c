@@ -51,6 +51,7 @@ const struct command commands_device[] = {
 		.name = "device_add",
 		.args = &device_add_args,
 		.run = run_device_add,
+		.flags = COMMAND_WITHOUT_MACHINE,
 		.hmp = {"device_add", NULL, "device:r", "driver[,prop=value][,...]",
 			"add device, like -device on the command line",
 			.prepare = prepare_device_add},
