@@ -118,7 +118,7 @@ static void assign_bridge(struct machine *machine, struct pci_function *bridge,
 	pci_bus_config_write(root, bridge->devfn, BRIDGE_MEMORY, 4, memory);
 }
 
-static void assign_resources(struct machine *machine)
+void board_assign_resources(struct machine *machine)
 {
 	struct pci_windows windows = {
 		.io = LAYOUT_PCI_IO,
@@ -173,7 +173,7 @@ bool board_boot(struct machine *machine, GError **error)
 	if (machine->loader->kernel_fd < 0)
 		return error_set_generic(error, "nothing to boot: give a kernel with -kernel "
 						"(there is no firmware)");
-	assign_resources(machine);
+	board_assign_resources(machine);
 	return write_tables(machine, error) &&
 	       loader_load(machine->loader, &target, &regs, error) &&
 	       kvm_vm_set_boot_regs(machine->kvm, &regs, error);

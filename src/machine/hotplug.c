@@ -27,9 +27,10 @@
 /* A guest that has not answered may be asked again, but not all the time. */
 #define ASK_AGAIN_NS (5 * NS_PER_SEC)
 
-static bool waits_for_state(const struct machine *machine)
+/* Before it runs here there is nobody to be asked: it is elsewhere, or has not begun. */
+static bool guest_is_here(const struct machine *machine)
 {
-	return machine->runstate == RUNSTATE_INMIGRATE;
+	return machine->runstate != RUNSTATE_INMIGRATE && machine->runstate != RUNSTATE_PRELAUNCH;
 }
 
 /* ---- device_add ---- */
@@ -95,7 +96,7 @@ static void write_address(struct device *dev)
 
 bool machine_device_add(struct machine *machine, const json_t *args, GError **error)
 {
-	const bool guest = !waits_for_state(machine);
+	const bool guest = guest_is_here(machine);
 	struct device_config *config = config_add(machine->config, args, guest, error);
 	struct device *dev;
 
@@ -109,6 +110,8 @@ bool machine_device_add(struct machine *machine, const json_t *args, GError **er
 	write_address(dev);
 	if (guest)
 		acpi_pm_plugged(machine->pm, pci_function_root_slot((struct pci_function *)dev));
+	else if (machine->runstate == RUNSTATE_PRELAUNCH)
+		board_assign_resources(machine);
 	return true;
 }
 
@@ -215,7 +218,7 @@ void hotplug_answer(struct machine *machine)
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
-		if (is_in(dev, refused))
+		if (is_in(dev, refused) && !pci_bus_bridge(((struct pci_function *)dev)->bus))
 			machine_emit(machine, MACHINE_EVENT_UNPLUG_GUEST_ERROR,
 				     event_data(machine, dev));
 	}
@@ -252,10 +255,10 @@ static bool check_removable(const struct machine *machine, const struct device *
 	if (dev->ops->bus != DEVICE_BUS_PCI)
 		return error_set_generic(error, "Device '%s' does not support hotplugging",
 					 dev->id);
-	if (dev->ops->bridge && waits_for_state(machine) &&
+	if (dev->ops->bridge && !guest_is_here(machine) &&
 	    !pci_bus_empty(((const struct pci_function *)dev)->secondary))
 		return error_set_generic(error, "Device '%s' has others behind it", dev->id);
-	if (waits_for_state(machine) || !pci_bus_bridge(((const struct pci_function *)dev)->bus))
+	if (!guest_is_here(machine) || !pci_bus_bridge(((const struct pci_function *)dev)->bus))
 		return true;
 	return error_set_generic(error, "Bus '%s' does not support hotplugging",
 				 device_config_bus(dev->config));
@@ -269,7 +272,7 @@ bool machine_device_del(struct machine *machine, const char *id, GError **error)
 
 	if (!dev || !check_removable(machine, dev, error))
 		return false;
-	if (waits_for_state(machine)) {
+	if (!guest_is_here(machine)) {
 		unplug(machine, dev);
 		return true;
 	}

@@ -86,8 +86,8 @@ void machine_shutdown(struct machine *machine, const char *reason, bool guest);
  * machine_device_add() - device_add: a device that comes while the machine is there
  * @args:	driver, id, bus, and the driver's properties
  *
- * The machine's configuration has it from then on, with its address.  A guest that is there is told;
- * to a machine that waits for its state the device belongs as if it had been built with it.
+ * The machine's configuration has it from then on, with its address.  A guest that is there is told; a
+ * machine that waits for its state, or for cont, has the device as if it had been built with it.
  * Return: false with @error set, nothing changed.
  */
 bool machine_device_add(struct machine *machine, const json_t *args, GError **error);
@@ -104,7 +104,7 @@ bool machine_device_add_early(struct vm_config *vm, const json_t *args, GError *
  * @id:		Its id, or "/machine/peripheral/ID"
  *
  * MACHINE_EVENT_DEVICE_DELETED follows when it is gone, also from the configuration: when the guest
- * has ejected it, at the next reset, or at once in a machine that waits for its state.
+ * has ejected it, at the next reset, or at once where no guest is there yet.
  */
 bool machine_device_del(struct machine *machine, const char *id, GError **error);
 

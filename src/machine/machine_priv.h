@@ -100,6 +100,10 @@ char *board_device_path(const struct machine *machine, const struct device_confi
  * registers. At cold boot and after each reset. */
 bool board_boot(struct machine *machine, GError **error);
 
+/** board_assign_resources() - The part of board_boot() for PCI: bus numbers, BARs, windows; before the
+ * guest runs. */
+void board_assign_resources(struct machine *machine);
+
 /** board_teardown() - Undo board_build(); accepts a half-built board.  @disown: see
  * machine_disown(). */
 void board_teardown(struct machine *machine, bool disown);

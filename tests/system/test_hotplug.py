@@ -113,6 +113,13 @@ def test_in_every_run_state(vms):
     vm = vms(kernel="hotplug", args=["-S", "-no-shutdown"])
     assert vm.qmp.cmd("query-status")["status"] == "prelaunch"
     add(vm, id="a")
+    add(vm, "pcie-root-port", id="rp")
+    add(vm, id="c", bus="rp")
+    with pytest.raises(QmpError, match="others behind it"):
+        delete(vm, "rp")
+    delete(vm, "c")
+    delete(vm, "rp")
+    vm.qmp.wait_event("DEVICE_DELETED", device="rp")
     vm.qmp.cmd("cont")
     vm.shared.wait_started()
     wait_slots(vm, 1)
@@ -126,6 +133,21 @@ def test_in_every_run_state(vms):
     assert vm.qmp.cmd("query-status")["status"] == "paused"
     vm.qmp.cmd("cont")
     vm.shared.wait(lambda: vm.shared.detail(1) == 1 << 1)
+
+
+def test_disk_that_comes_before_the_guest(vms, tmp_path):
+    """It has addresses when the guest begins: this one relies on them."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    vm = vms(kernel="disk", args=["-S", "-drive", f"file={image},format=raw,if=none,id=d0"])
+    add(vm, "virtio-blk-pci", drive="d0")
+    vm.qmp.cmd("cont")
+    vm.shared.wait(lambda: vm.shared.detail(1) > 20)
+    for update in ("exec", "transfer"):
+        vm = vm.transfer() if update == "transfer" else (vm.exec() and vm)
+        done = vm.shared.detail(1)
+        vm.shared.wait(lambda done=done: vm.shared.detail(1) > done + 10)
+        assert vm.shared.errors == 0
 
 
 # ---- a device goes ----
