@@ -193,6 +193,14 @@ int fdstore_take(struct fdstore *store, const char *name, enum fd_kind kind, GEr
 	return fd;
 }
 
+void fdstore_give_back(struct fdstore *store, const char *name)
+{
+	struct fdstore_entry *entry = g_hash_table_lookup(store->by_name, name);
+
+	if (entry)
+		entry->taken = false;
+}
+
 bool fdstore_finish(const struct fdstore *store, GError **error)
 {
 	g_autoptr(GString) left = g_string_new(NULL);

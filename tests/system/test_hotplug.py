@@ -401,6 +401,8 @@ def test_successor_is_completed(watcher):
     delete(new, "wrong")
     new.qmp.wait_event("DEVICE_DELETED", device="wrong")
     add(new, id="a", rng="r0")
+    delete(new, "a")  # and what it had of the predecessor is there to be had again
+    add(new, id="a", rng="r0")
     with pytest.raises(QmpError) as error:
         new.qmp.cmd("migrate-incoming", uri=f"unix:{new.main_path}")
     assert "pcie-root-port here, none in the successor" in str(error.value)

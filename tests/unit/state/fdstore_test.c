@@ -377,6 +377,14 @@ static void test_acquire_both_ways(void)
 	g_assert_no_error(error);
 	g_assert_cmpint(n_opened, ==, 2);
 	g_assert_true(fdstore_finish(store, NULL));
+	/* Its owner is gone before the commit: somebody has to take it again. */
+	fd_withdraw(&warm, "dev/event");
+	fd_close(&second);
+	g_assert_false(fdstore_finish(store, NULL));
+	second = fd_acquire(&warm, "dev/event", FD_EVENT, open_event, NULL, &error);
+	g_assert_no_error(error);
+	g_assert_cmpint(n_opened, ==, 2);
+	g_assert_true(fdstore_finish(store, NULL));
 	fd_source_clear(&cold);
 	fd_source_clear(&warm);
 }
