@@ -224,13 +224,24 @@ void hotplug_answer(struct machine *machine)
 	}
 }
 
-void hotplug_reset(struct machine *machine)
+uint32_t hotplug_before_reset(struct machine *machine)
 {
 	uint32_t ejected, refused;
-	uint32_t requested = acpi_pm_eject_requested(machine->pm);
+	uint32_t slots = acpi_pm_eject_requested(machine->pm);
 
 	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
-	unplug_slots(machine, requested | ejected);
+	slots |= ejected;
+	if (machine->plug_holds)
+		return slots;
+	unplug_slots(machine, slots);
+	return 0;
+}
+
+void hotplug_after_reset(struct machine *machine, uint32_t slots)
+{
+	for (uint32_t slot = ACPI_HOTPLUG_FIRST; slot <= ACPI_HOTPLUG_LAST; slot++)
+		if (slots >> slot & 1)
+			acpi_pm_request_eject(machine->pm, slot);
 }
 
 /* ---- device_del ---- */

@@ -276,16 +276,18 @@ static void reset_now(struct machine *machine, bool guest)
 {
 	g_autoptr(GError) error = NULL;
 	bool was_running = kvm_vm_running(machine->kvm);
+	uint32_t wanted_slots;
 
 	kvm_vm_pause(machine->kvm);
 	drain(machine, "reset");
-	hotplug_reset(machine);
+	wanted_slots = hotplug_before_reset(machine);
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
 		if (dev->ops->reset)
 			dev->ops->reset(dev);
 	}
+	hotplug_after_reset(machine, wanted_slots);
 	if (!kvm_vm_reset(machine->kvm, &error) || !board_boot(machine, &error)) {
 		log_error("reset: %s", error->message);
 		machine->runstate = RUNSTATE_INTERNAL_ERROR;

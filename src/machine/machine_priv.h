@@ -113,8 +113,14 @@ void board_teardown(struct machine *machine, bool disown);
 /** hotplug_answer() - Carry out what the guest said: take away what it let go of. */
 void hotplug_answer(struct machine *machine);
 
-/** hotplug_reset() - At a reset, what the guest was asked for goes; vCPUs parked, devices drained. */
-void hotplug_reset(struct machine *machine);
+/**
+ * hotplug_before_reset() - What the guest was asked for goes; vCPUs parked, devices drained
+ *
+ * In the middle of an update nothing does: the guest that boots is asked again.
+ * Return: slots for hotplug_after_reset(), when the devices have been reset.
+ */
+uint32_t hotplug_before_reset(struct machine *machine);
+void hotplug_after_reset(struct machine *machine, uint32_t slots);
 
 /** machine_state_desc - The machine's own section, of a struct that only machine_state.c knows */
 extern const struct state_desc machine_state_desc;

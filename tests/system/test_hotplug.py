@@ -3,6 +3,7 @@
 import json
 import pathlib
 import select
+import struct
 import subprocess
 import time
 
@@ -12,6 +13,7 @@ from qmp import QmpError
 from vm import MOLT, payload, wait_for_socket
 
 EMPTY = 1 << 0 | 1 << 31  # the chipset's slots
+RESET_DETAIL = 4  # tests/guest/hotplug.c
 RNG = ["-object", "rng-random,id=r0,filename=/dev/urandom"]
 
 
@@ -345,6 +347,27 @@ def test_guest_ejects_in_the_middle(watcher):
     assert not [e for e in vm.qmp.events if e["event"] == "DEVICE_DELETED"]
     add(new, id="a")
     wait_slots(new, 1)
+
+
+def test_guest_resets_in_the_middle(watcher):
+    """Nothing goes, for the successor has been told of it; the guest that boots is asked again."""
+    vm = watcher()
+    add(vm, id="a")
+    wait_slots(vm, 1)
+    delete(vm, "a")
+    vm.shared.wait(lambda: vm.shared.detail(1) == 1 << 1)
+    new = vm.successor(defer=True)
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    struct.pack_into("<Q", vm.shared.map, (3 + RESET_DETAIL) * 8, 1)
+    vm.qmp.wait_event("RESET", guest=True)
+    vm.shared.wait(lambda: vm.shared.detail(1) == 1 << 1)
+    new.qmp.cmd("migrate-incoming", uri=f"unix:{new.main_path}")
+    vm.qmp.wait_status(("completed",))
+    wait_slots(new, 1)
+    new.qmp.cmd("system_reset")
+    new.qmp.wait_event("DEVICE_DELETED", device="a")
+    wait_slots(new)
 
 
 # ---- successors with a command line ----
