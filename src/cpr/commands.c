@@ -133,6 +133,10 @@ bool update_incoming(struct update *update, const json_t *args, GError **error)
 		return error_set_generic(error, "The incoming migration has already been started");
 	if (!migration_channels_from_incoming(args, &channels, error))
 		return false;
+	if (!incoming_complete(in, error)) {
+		migration_channels_clear(&channels);
+		return false;
+	}
 	in->started = true;
 	in->exit_on_error = !exits || json_is_true(exits);
 	in->channels.main = g_steal_pointer(&channels.main);

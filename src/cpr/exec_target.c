@@ -11,7 +11,6 @@
 #include "cpr/crash.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
-#include "machine/process.h"
 
 #define STATE_READ_MS 5000
 
@@ -38,7 +37,8 @@ static bool import_fds(struct update *update, const struct envelope *envelope, G
 }
 
 /* On the way back the arguments are of an earlier day: the offer is right. */
-static bool settle_config(struct update *update, struct envelope *envelope, GError **error)
+static bool settle_config(struct update *update, struct envelope *envelope, bool may_plug,
+			  GError **error)
 {
 	g_autofree char *differences = NULL;
 	const char *pidfile = json_string_value(json_object_get(envelope->json, "pidfile"));
@@ -48,7 +48,7 @@ static bool settle_config(struct update *update, struct envelope *envelope, GErr
 		update->config->start_paused = false;
 		g_ptr_array_set_size(update->config->monitors, 0);
 	}
-	differences = offer_config_differences(envelope->offer, update->config);
+	differences = offer_config_differences(envelope->offer, update->config, may_plug);
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	update_adopt(update, envelope->offer, true);
@@ -112,20 +112,6 @@ static void settle_record(struct update *update, const struct envelope *envelope
 
 /* ---- stages ---- */
 
-/* Monitors and the process's own files may differ; everything of the VM must be taken. */
-static bool all_taken(const struct fdstore *store, GError **error)
-{
-	g_autoptr(GString) left = g_string_new(NULL);
-	const struct fdstore_entry *entry;
-
-	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
-		if (!entry->taken && !g_str_has_prefix(entry->name, CHARDEV_MONITOR_PREFIX) &&
-		    !g_str_has_prefix(entry->name, PROCESS_FD_PREFIX))
-			g_string_append_printf(left, "%s%s", left->len ? ", " : "", entry->name);
-	return !left->len ||
-	       error_set_generic(error, "descriptors that nobody here wants: %s", left->str);
-}
-
 /* Monitors go on first, so that they can be used while the main channel is waited for. */
 static bool load_sessions(struct exec_target *et, GError **error)
 {
@@ -145,7 +131,7 @@ static enum stage_result et_build(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 
-	if (!update_build(et->base.update, et->base.offer, false, error))
+	if (!incoming_build(&et->base, false, error))
 		return STAGE_FAILED;
 	update_machine_ready(et->base.update);
 	return STAGE_DONE;
@@ -237,7 +223,7 @@ static enum stage_result et_load(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 	struct update *update = et->base.update;
-	bool ok = all_taken(update->inherited, error) &&
+	bool ok = incoming_all_taken(&et->base, error) &&
 		  update_load(update, et->state, et->base.offer, error);
 
 	update->progress.state_bytes = g_bytes_get_size(et->state);
@@ -377,7 +363,8 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	g_autoptr(GError) why = NULL, stuck = NULL;
 
 	settle_record(update, owned);
-	if (!import_fds(update, owned, &why) || !settle_config(update, owned, &why)) {
+	if (!import_fds(update, owned, &why) ||
+	    !settle_config(update, owned, channels->deferred && !channels->main, &why)) {
 		envelope_exec_back(owned, update->inherited, NULL, why->message, &stuck);
 		error_set_generic(error, "the guest is lost: %s; %s", why->message, stuck->message);
 		return NULL;

@@ -89,6 +89,10 @@ struct update_state {
 
 extern const struct state_desc update_state_desc;
 
+/** update_fd_is_process() - Whether descriptor @name is the process's, a monitor's or a file's of its
+ * own, and not the VM's; for fd_source_offer() and fdstore_finish(). */
+bool update_fd_is_process(void *opaque, const char *name);
+
 /** update_machine_ready() - There is a machine now: tell who waits. */
 void update_machine_ready(struct update *update);
 
@@ -97,14 +101,6 @@ bool update_check_state(GBytes *state, const struct offer *offer, GError **error
 
 /** update_load() - Load the machine from @state, which must be the offer's. */
 bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
-
-/**
- * update_build() - Make owner and machine from what the predecessor handed over
- * @all:	Descriptors that nobody has taken are among the differences
- *
- * Return: false with @error, which names every difference between the two machines.
- */
-bool update_build(struct update *update, const struct offer *offer, bool all, GError **error);
 
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
 void update_go(struct update *update);
@@ -212,6 +208,30 @@ void incoming_clear(struct incoming *in);
 
 /** incoming_failed() - In finished(): status, record, and the end of the process if so wanted. */
 void incoming_failed(struct incoming *in, const GError *error);
+
+/**
+ * incoming_may_plug() - Whether devices may still be added before the main channel is named
+ *
+ * They may where the command line describes the VM and the main channel is not named: what the
+ * predecessor has beyond it may be hot-plugged here too.
+ */
+bool incoming_may_plug(const struct incoming *in);
+
+/**
+ * incoming_build() - Make owner and machine from what the predecessor handed over
+ * @all:	Descriptors that nobody has taken are among the differences, unless devices may be added
+ *
+ * Return: false with @error, which names every difference between the two machines.
+ */
+bool incoming_build(struct incoming *in, bool all, GError **error);
+
+/** incoming_all_taken() - Whether every descriptor of the VM was taken; monitors and the process's
+ * own files may differ. */
+bool incoming_all_taken(const struct incoming *in, GError **error);
+
+/** incoming_complete() - At migrate-incoming: whether what could still be added has been; nothing has
+ * ended if it has not. */
+bool incoming_complete(const struct incoming *in, GError **error);
 
 /** transfer_target_new() - Wait for a predecessor on the cpr channel; @channels are taken. */
 struct incoming *transfer_target_new(struct update *update, struct migration_channels *channels);

@@ -95,7 +95,8 @@ static void add_line(GString *out, const char *fmt, ...)
 	va_end(ap);
 }
 
-char *offer_config_differences(const struct offer *offer, const struct vm_config *own)
+char *offer_config_differences(const struct offer *offer, const struct vm_config *own,
+			       bool may_lack)
 {
 	g_autoptr(GString) out = g_string_new(NULL);
 	g_autofree char *config = NULL;
@@ -107,16 +108,16 @@ char *offer_config_differences(const struct offer *offer, const struct vm_config
 			" with format %u",
 			offer->build, offer->state_min_reader, STATE_FORMAT_VERSION);
 	if (own->explicit_vm)
-		config = vm_config_differences(offer->config, own);
+		config = vm_config_differences(offer->config, own, may_lack);
 	if (config)
 		add_line(out, "%s", config);
 	return out->len ? g_strdup(out->str) : NULL;
 }
 
-char *offer_differences(const struct offer *offer, const struct vm_config *own)
+char *offer_differences(const struct offer *offer, const struct vm_config *own, bool may_lack)
 {
-	const struct vm_config *config = own->explicit_vm ? own : offer->config;
-	g_autofree char *differences = offer_config_differences(offer, own);
+	const struct vm_config *config = own->explicit_vm && !may_lack ? own : offer->config;
+	g_autofree char *differences = offer_config_differences(offer, own, may_lack);
 	g_autoptr(GString) out = g_string_new(differences);
 	g_autoptr(GError) error = NULL;
 
@@ -187,9 +188,9 @@ static void compare_ram(GString *out, const json_t *theirs, const json_t *own)
 			 share_of(own) ? "on" : "off");
 }
 
-/* Every entry of each list has its like in the other, and those compare. */
+/* Every entry of each list has its like in the other, and those compare; own @may_lack some. */
 static void compare_lists(GString *out, const json_t *theirs, const json_t *own, const char *key,
-			  const char *what,
+			  const char *what, bool may_lack,
 			  void (*compare)(GString *out, const json_t *theirs, const json_t *own))
 {
 	const json_t *entry, *like;
@@ -200,21 +201,21 @@ static void compare_lists(GString *out, const json_t *theirs, const json_t *own,
 		like = find_entry(own, entry, key);
 		if (like)
 			compare(out, entry, like);
-		else
+		else if (!may_lack)
 			add_line(out, "%s %s: there, not here", what, text_of(entry, key));
 	}
 	json_array_foreach(own, i, entry) if (!find_entry(theirs, entry, key))
 		add_line(out, "%s %s: here, not there", what, text_of(entry, key));
 }
 
-char *offer_tree_differences(const json_t *theirs, const json_t *own)
+char *offer_tree_differences(const json_t *theirs, const json_t *own, bool may_lack)
 {
 	g_autoptr(GString) out = g_string_new(NULL);
 
 	compare_lists(out, json_object_get(theirs, "devices"), json_object_get(own, "devices"),
-		      "section", "device", compare_section);
+		      "section", "device", may_lack, compare_section);
 	compare_lists(out, json_object_get(theirs, "ram"), json_object_get(own, "ram"), "name",
-		      "RAM block", compare_ram);
+		      "RAM block", false, compare_ram);
 	return out->len ? g_strdup(out->str) : NULL;
 }
 

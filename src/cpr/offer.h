@@ -54,25 +54,30 @@ DEFINE_CLEANUP(offer, offer_free)
  * offer_config_differences() - Why a process described by @own cannot take the offer
  *
  * A process whose command line describes no VM takes whatever is offered.
+ * @may_lack:	Devices may still be added to it: those that it lacks are no reason
+ *
  * Return: one line per difference, to be freed; NULL if it fits.
  */
-char *offer_config_differences(const struct offer *offer, const struct vm_config *own);
+char *offer_config_differences(const struct offer *offer, const struct vm_config *own,
+			       bool may_lack);
 
 /**
  * offer_differences() - The same, and which of the states offered this program cannot read
  *
  * All that can be told before there is a machine.
  */
-char *offer_differences(const struct offer *offer, const struct vm_config *own);
+char *offer_differences(const struct offer *offer, const struct vm_config *own, bool may_lack);
 
 /**
  * offer_tree_differences() - Why a machine with the tree @own cannot load the state of @theirs
  *
  * RAM blocks must be the same.  Sections must be the same, and of a version that the state can be
  * read by.
+ * @may_lack:	Devices may still be added to it: those that it lacks are no reason
+ *
  * Return: one line per difference, to be freed; NULL if it fits.
  */
-char *offer_tree_differences(const json_t *theirs, const json_t *own);
+char *offer_tree_differences(const json_t *theirs, const json_t *own, bool may_lack);
 
 /**
  * offer_adopt_config() - The offered configuration, for a process whose command line describes no VM

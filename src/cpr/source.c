@@ -45,6 +45,7 @@ bool outgoing_init(struct outgoing *out, struct update *update, const struct sta
 		.limit_ns = migration_parameters_limit_ns(&update->parameters),
 	};
 	update->outgoing = out;
+	machine_hold_devices(update->machine);
 	migration_progress_begin(&update->progress, false);
 	return true;
 }
@@ -74,6 +75,7 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 	if (!out->cancelled)
 		migration_progress_fail(&update->progress, error->message);
 	update->outgoing = NULL;
+	machine_release_devices(update->machine);
 	update_publish_record(update);
 	migration_progress_set(&update->progress,
 			       out->cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);

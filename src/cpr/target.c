@@ -54,6 +54,51 @@ bool update_load(struct update *update, GBytes *state, const struct offer *offer
 	return false;
 }
 
+/* ---- is it the same machine? ---- */
+
+bool incoming_may_plug(const struct incoming *in)
+{
+	return in->update->config->explicit_vm && !in->started && !in->channels.main &&
+	       (in->channels.deferred || in->channels.cpr);
+}
+
+bool incoming_all_taken(const struct incoming *in, GError **error)
+{
+	return fdstore_finish(in->update->inherited, update_fd_is_process, NULL, error);
+}
+
+/* Everything that differs in one message; own machine @may_lack some, @all descriptors must be taken. */
+static bool compare(const struct incoming *in, bool may_lack, bool all, GError **error)
+{
+	json_t *own = machine_device_tree(in->update->machine);
+	g_autofree char *differences = offer_tree_differences(in->offer->tree, own, may_lack);
+	g_autoptr(GError) left = NULL;
+
+	json_decref(own);
+	if (all)
+		(void)incoming_all_taken(in, &left);
+	if (!differences && !left)
+		return true;
+	return error_set(error, MOLT_ERROR_REFUSED, "%s%s%s", differences ? differences : "",
+			 differences && left ? "\n" : "", left ? left->message : "");
+}
+
+bool incoming_complete(const struct incoming *in, GError **error)
+{
+	g_autofree char *differences = NULL;
+
+	if (!incoming_may_plug(in) || !in->update->machine)
+		return true;
+	differences = offer_config_differences(in->offer, in->update->config, false);
+	if (differences)
+		error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	if (!differences && compare(in, false, true, error))
+		return true;
+	g_prefix_error(error, "this machine is not the offered one; device_add can add what is "
+			      "missing: ");
+	return false;
+}
+
 /* The offer is this owner's, and its next one. */
 static bool inherit_owner(struct update *update, const struct offer *offer, GError **error)
 {
@@ -66,28 +111,17 @@ static bool inherit_owner(struct update *update, const struct offer *offer, GErr
 				  offer->generation, owner_generation(update->owner)));
 }
 
-bool update_build(struct update *update, const struct offer *offer, bool all, GError **error)
+bool incoming_build(struct incoming *in, bool all, GError **error)
 {
-	g_autofree char *differences = NULL;
-	g_autoptr(GError) left = NULL;
-	json_t *own;
+	struct update *update = in->update;
 
-	if (!inherit_owner(update, offer, error))
+	if (!inherit_owner(update, in->offer, error))
 		return false;
 	update->fds.complete = true;
 	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
 	update->fds.complete = false;
-	if (!update->machine)
-		return false;
-	own = machine_device_tree(update->machine);
-	differences = offer_tree_differences(offer->tree, own);
-	json_decref(own);
-	if (all)
-		(void)fdstore_finish(update->inherited, &left);
-	if (!differences && !left)
-		return true;
-	return error_set(error, MOLT_ERROR_REFUSED, "%s%s%s", differences ? differences : "",
-			 differences && left ? "\n" : "", left ? left->message : "");
+	return update->machine &&
+	       compare(in, incoming_may_plug(in), all && !incoming_may_plug(in), error);
 }
 
 static uint64_t running_since(struct machine *machine)

@@ -7,7 +7,6 @@
 #include "base/fd.h"
 #include "base/loop.h"
 #include "cpr/internal.h"
-#include "machine/process.h"
 
 #define CONNECT_MS 2000
 #define LOADED_MS  2000
@@ -202,19 +201,12 @@ static enum stage_result ts_offer(void *ctx, GError **error)
 	return await(ts, FRAME_ACCEPT);
 }
 
-/* Monitors stay with this process, and so do its own files. */
-static bool stays_here(void *opaque, const char *name)
-{
-	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX) ||
-	       g_str_has_prefix(name, PROCESS_FD_PREFIX);
-}
-
 static enum stage_result ts_fds(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
 	autoptr(fdstore) store = fdstore_new();
 
-	if (fd_source_offer(&ts->base.update->fds, store, stays_here, NULL, error) &&
+	if (fd_source_offer(&ts->base.update->fds, store, update_fd_is_process, NULL, error) &&
 	    link_send_fds(ts->cpr, store, error))
 		return STAGE_DONE;
 	return STAGE_FAILED;

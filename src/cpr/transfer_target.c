@@ -28,7 +28,6 @@
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
- * @announced:	Monitors know the machine, so it stays until the process ends
  * @state:	The stream, until it is loaded
  * @population:	Page tables being filled
  * @rehearsal_ns: How long loading a state like the one to come takes
@@ -44,7 +43,6 @@ struct transfer_target {
 	uint32_t features;
 	unsigned int awaited;
 	bool accepted;
-	bool announced;
 	GBytes *state;
 	struct population *population;
 	uint64_t rehearsal_ns;
@@ -75,7 +73,7 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 
 	if (!offer)
 		return false;
-	differences = offer_differences(offer, update->config);
+	differences = offer_differences(offer, update->config, incoming_may_plug(&tt->base));
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	tt->accepted = true;
@@ -216,24 +214,18 @@ static enum stage_result tt_fds(void *ctx, GError **error)
 	return await(ctx, FRAME_FDS);
 }
 
-static void tt_demolish(void *ctx)
+/* Once monitors know the machine it stays until the process ends, whatever comes of the update. */
+static enum stage_result tt_build(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 	struct update *update = tt->base.update;
 
-	if (tt->announced)
-		return;
+	if (incoming_build(&tt->base, true, error)) {
+		update_machine_ready(update);
+		return STAGE_DONE;
+	}
 	g_clear_pointer(&update->machine, machine_free);
 	g_clear_pointer(&update->owner, owner_free);
-}
-
-static enum stage_result tt_build(void *ctx, GError **error)
-{
-	struct transfer_target *tt = ctx;
-
-	if (update_build(tt->base.update, tt->base.offer, true, error))
-		return STAGE_DONE;
-	tt_demolish(ctx);
 	return STAGE_FAILED;
 }
 
@@ -276,13 +268,10 @@ static enum stage_result tt_rehearse(void *ctx, GError **error)
 	return STAGE_DONE;
 }
 
-/* From here on this process's monitors are up. */
 static enum stage_result tt_ready(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	tt->announced = true;
-	update_machine_ready(tt->base.update);
 	return link_send(tt->cpr, FRAME_READY,
 			 json_pack("{s:I}", "rehearsal-ns", (json_int_t)tt->rehearsal_ns), error)
 		       ? STAGE_DONE
@@ -518,7 +507,7 @@ static const struct stage transfer_target_stages[] = {
 	{ "hello",    5000,   false, tt_hello,    NULL },
 	{ "offer",    10000,  false, tt_offer,    NULL },
 	{ "fds",      20000,  false, tt_fds,      NULL },
-	{ "build",    0,      false, tt_build,    tt_demolish },
+	{ "build",    0,      false, tt_build,    NULL },
 	{ "populate", 0,      false, tt_populate, tt_stop_populating },
 	{ "rehearse", 0,      false, tt_rehearse, NULL },
 	{ "ready",    0,      false, tt_ready,    NULL },

@@ -10,6 +10,7 @@
 #include "base/loop.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
+#include "machine/process.h"
 
 /* ---- beginning and end ---- */
 
@@ -204,6 +205,12 @@ struct chardev_set *update_chardevs(struct update *update)
 	return update->chardevs;
 }
 
+bool update_fd_is_process(void *opaque, const char *name)
+{
+	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX) ||
+	       g_str_has_prefix(name, PROCESS_FD_PREFIX);
+}
+
 void update_publish_record(struct update *update)
 {
 	g_autofree char *text = update_record_text(update->record);
@@ -274,6 +281,16 @@ struct judge {
 	const GError *error;
 };
 
+/* Whether the command would wait for migrate-incoming, so that devices could still be added. */
+static bool would_wait(const struct vm_config *config)
+{
+	struct migration_channels channels = {0};
+	bool waits = parse_incoming(config, &channels, NULL) && channels.deferred && !channels.main;
+
+	migration_channels_clear(&channels);
+	return waits;
+}
+
 static char *judge_offer(void *opaque, const json_t *json)
 {
 	const struct judge *judge = opaque;
@@ -284,7 +301,8 @@ static char *judge_offer(void *opaque, const json_t *json)
 		return g_strdup(judge->error ? judge->error->message
 					     : "the command does not start a VM");
 	offer = offer_from_json(json, &error);
-	return offer ? offer_differences(offer, judge->config) : g_strdup(error->message);
+	return offer ? offer_differences(offer, judge->config, would_wait(judge->config))
+		     : g_strdup(error->message);
 }
 
 int update_answer_probe(const struct vm_config *config, const GError *error)

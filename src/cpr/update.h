@@ -147,6 +147,14 @@ bool update_cont(struct update *update, GError **error);
 bool update_stop(struct update *update, GError **error);
 
 /**
+ * update_device_add(), update_device_del() - device_add and device_del, refused while an update is in
+ * progress but where a successor may still complete its machine
+ * @args, @id:	As machine_device_add() and machine_device_del() take them
+ */
+bool update_device_add(struct update *update, const json_t *args, GError **error);
+bool update_device_del(struct update *update, const char *id, GError **error);
+
+/**
  * update_migrate() - QMP migrate
  * @args: {uri? | channels?, resume?} checked against the command's schema already
  *

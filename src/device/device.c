@@ -27,8 +27,7 @@ static bool refuse_props(const json_t *props, const char *what, GError **error)
 static bool read_props(struct device *dev, const json_t *props, GError **error)
 {
 	const struct device_ops *ops = dev->ops;
-	g_autofree char *what =
-		g_strdup_printf("-device %s", ops->driver ? ops->driver : ops->name);
+	const char *what = ops->driver ? ops->driver : ops->name;
 	json_t *none;
 	bool ok;
 

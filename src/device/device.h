@@ -25,6 +25,7 @@ enum power_request {
 	POWER_RESET,   /* i8042, 0xCF9, ACPI reset register */
 	POWER_OFF,     /* ACPI S5 */
 	POWER_SUSPEND, /* ACPI S3 */
+	POWER_EJECT,   /* ACPI hot plug: the guest has answered, see acpi_pm_take_ejected() */
 };
 
 /** enum device_bus - What a device is plugged into: what its struct begins with, who places it */
@@ -73,6 +74,7 @@ struct device_env {
  * @name:	Stable type name; last part of the section name ("virtio-blk", "uart16550")
  * @driver:	-device's name for it ("virtio-blk-pci"); NULL: only the board makes it
  * @bus:	What it is plugged into
+ * @bridge:	PCI: there is a bus behind it, which is called like the device
  * @help:	One line for -device help
  * @props:	Its -device properties, read into the device's config struct; NULL: none
  * @props_offset: of that struct in the device's run-time struct
@@ -98,6 +100,7 @@ struct device_ops {
 	const char *name;
 	const char *driver;
 	enum device_bus bus;
+	bool bridge;
 	const char *help;
 	const struct prop *props;
 	size_t props_offset;
@@ -117,6 +120,7 @@ struct device_ops {
  * struct device - Common part, first member of every run-time struct
  * @ops:	Its model
  * @id:		-device id=, NULL if none
+ * @config:	What asked for it, borrowed; NULL: the board
  * @path:	Stable name that does not depend on creation order: "isa/3f8", "pci/00.3"; the
  *		section name is "<path>/<ops->name>"
  * @lock:	Guards the state struct: held around register accesses (io_region.lock points here)
@@ -126,6 +130,7 @@ struct device_ops {
 struct device {
 	const struct device_ops *ops;
 	char *id;
+	const struct device_config *config;
 	char *path;
 	GMutex lock;
 	struct device_env *env;
@@ -137,7 +142,7 @@ struct device {
  * @id:		copied; may be NULL
  * @props:	-device properties ("addr", "bus" removed by the board), NULL for none
  *
- * Return: NULL with @error set on an unknown or bad property.
+ * Return: NULL with @error "DRIVER: reason" on an unknown or bad property.
  */
 struct device *device_new(const struct device_ops *ops, const char *id, const json_t *props,
 			  GError **error);

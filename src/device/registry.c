@@ -6,19 +6,15 @@
 
 #include "base/error.h"
 #include "device/legacy/debugcon.h"
+#include "device/pci/root_port.h"
 #include "device/virtio/virtio_blk.h"
 #include "device/virtio/virtio_console.h"
 #include "device/virtio/virtio_rng.h"
 
 /* Sorted by driver name. */
 static const struct device_ops *const models[] = {
-	&debugcon_ops,
-	&virtconsole_ops,
-	&virtio_blk_ops,
-	&virtio_rng_ops,
-	&virtio_serial_ops,
-	&virtserialport_ops,
-	NULL,
+	&debugcon_ops,	 &root_port_ops,     &virtconsole_ops,	  &virtio_blk_ops,
+	&virtio_rng_ops, &virtio_serial_ops, &virtserialport_ops, NULL,
 };
 
 const struct device_ops *device_ops_find(const char *driver)

@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "device/legacy/acpi_hotplug.h"
 #include "device/legacy/acpi_pm.h"
+#include "machine/acpi_hotplug.h"
 #include "machine/aml.h"
 #include "machine/layout.h"
 
@@ -144,6 +146,7 @@ static void dsdt_motherboard(GByteArray *aml)
 	aml_name_int(aml, "_UID", 1);
 	aml_crs_memory32_fixed(crs, LAYOUT_ECAM, LAYOUT_ECAM_SIZE);
 	aml_crs_io(crs, ACPI_PM_BASE, ACPI_PM_SIZE);
+	aml_crs_io(crs, ACPI_HOTPLUG_BASE, ACPI_HOTPLUG_SIZE);
 	aml_crs_end(aml, crs);
 	aml_end(aml, device);
 }
@@ -205,6 +208,7 @@ static void dsdt_host_bridge(GByteArray *aml, const struct acpi_params *params)
 		dsdt_serial(aml, "COM2", 2, 0x2f8, LAYOUT_IRQ_COM2);
 	dsdt_rtc(aml);
 	aml_end(aml, isa);
+	acpi_hotplug_slots(aml);
 	aml_end(aml, bridge);
 }
 
@@ -218,6 +222,7 @@ static uint64_t build_dsdt(struct acpi_block *block, const struct acpi_params *p
 	dsdt_motherboard(block->bytes);
 	dsdt_host_bridge(block->bytes, params);
 	aml_end(block->bytes, scope);
+	acpi_hotplug_event(block->bytes);
 	aml_name_package(block->bytes, "_S5", s5, G_N_ELEMENTS(s5));
 	return table_end(block, start);
 }
@@ -238,7 +243,9 @@ static struct acpi_gas io_gas(uint16_t port, uint8_t bytes)
 	return (struct acpi_gas){
 		.space = 1,
 		.bit_width = 8 * bytes,
-		.access = bytes == 4 ? 3 : bytes,
+		.access = bytes == 4  ? 3
+			  : bytes > 4 ? 1
+				      : bytes,
 		.address = GUINT64_TO_LE(port),
 	};
 }
@@ -254,9 +261,11 @@ static uint64_t build_fadt(struct acpi_block *block, uint64_t dsdt, uint64_t fac
 		.pm1a_evt = ACPI_PM_BASE + ACPI_PM1_EVT,
 		.pm1a_cnt = ACPI_PM_BASE + ACPI_PM1_CNT,
 		.pm_tmr = ACPI_PM_BASE + ACPI_PM_TMR,
+		.gpe0 = ACPI_PM_BASE + ACPI_GPE0,
 		.pm1_evt_len = 4,
 		.pm1_cnt_len = 2,
 		.pm_tmr_len = 4,
+		.gpe0_len = ACPI_GPE0_BYTES,
 		.p_lvl2_lat = 0xfff, /* no C2 or C3 */
 		.p_lvl3_lat = 0xfff,
 		.century = 0x32,
@@ -270,6 +279,7 @@ static uint64_t build_fadt(struct acpi_block *block, uint64_t dsdt, uint64_t fac
 		.x_pm1a_evt = io_gas(ACPI_PM_BASE + ACPI_PM1_EVT, 4),
 		.x_pm1a_cnt = io_gas(ACPI_PM_BASE + ACPI_PM1_CNT, 2),
 		.x_pm_tmr = io_gas(ACPI_PM_BASE + ACPI_PM_TMR, 4),
+		.x_gpe0 = io_gas(ACPI_PM_BASE + ACPI_GPE0, ACPI_GPE0_BYTES),
 	};
 
 	put(block->bytes, (uint8_t *)&fadt + sizeof(fadt.header),

@@ -11,8 +11,17 @@
 #define AML_PACKAGE    0x12
 #define AML_METHOD     0x14
 #define AML_DEVICE     0x82 /* after AML_EXT_PREFIX */
+#define AML_REGION     0x80 /* after AML_EXT_PREFIX */
+#define AML_FIELD      0x81 /* after AML_EXT_PREFIX */
+#define AML_MULTI_NAME 0x2f
+#define AML_LOCAL0     0x60
 #define AML_ARG0       0x68
+#define AML_IF	       0xa0
 #define AML_RETURN     0xa4
+
+#define FIELD_DWORD_ACCESS 3
+#define METHOD_SERIALIZED  0x08
+#define SPACE_IO	   1
 
 static void put8(GByteArray *aml, uint8_t value)
 {
@@ -26,13 +35,27 @@ static void put_le(GByteArray *aml, uint64_t value, uint32_t len)
 		put8(aml, value >> (8 * i));
 }
 
-/* A NameSeg is four characters, padded with '_'; a leading '\' is the root. */
+/* A NameSeg is four characters, padded with '_'. */
+static void put_seg(GByteArray *aml, const char *seg)
+{
+	for (uint32_t i = 0; i < 4; i++)
+		put8(aml, i < strlen(seg) ? seg[i] : '_');
+}
+
+/* A NameString of up to 255 segments with dots between; a leading '\' is the root. */
 static void put_name(GByteArray *aml, const char *name)
 {
+	g_auto(GStrv) segs = g_strsplit(*name == '\\' ? name + 1 : name, ".", -1);
+	guint n = g_strv_length(segs);
+
 	if (*name == '\\')
-		put8(aml, *name++);
-	for (uint32_t i = 0; i < 4; i++)
-		put8(aml, i < strlen(name) ? name[i] : '_');
+		put8(aml, '\\');
+	if (n > 1) {
+		put8(aml, AML_MULTI_NAME);
+		put8(aml, n);
+	}
+	for (guint i = 0; i < n; i++)
+		put_seg(aml, segs[i]);
 }
 
 static void put_int(GByteArray *aml, uint64_t value)
@@ -102,8 +125,65 @@ uint32_t aml_method_begin(GByteArray *aml, const char *name, uint8_t n_args)
 	put8(aml, AML_METHOD);
 	mark = pkg_begin(aml);
 	put_name(aml, name);
-	put8(aml, n_args);
+	put8(aml, n_args | METHOD_SERIALIZED);
 	return mark;
+}
+
+uint32_t aml_if_begin(GByteArray *aml)
+{
+	put8(aml, AML_IF);
+	return pkg_begin(aml);
+}
+
+void aml_region_io(GByteArray *aml, const char *name, uint16_t port, uint16_t len)
+{
+	put8(aml, AML_EXT_PREFIX);
+	put8(aml, AML_REGION);
+	put_name(aml, name);
+	put8(aml, SPACE_IO);
+	put_int(aml, port);
+	put_int(aml, len);
+}
+
+void aml_field_dwords(GByteArray *aml, const char *region, const char *const *names, uint32_t n)
+{
+	uint32_t mark;
+
+	put8(aml, AML_EXT_PREFIX);
+	put8(aml, AML_FIELD);
+	mark = pkg_begin(aml);
+	put_name(aml, region);
+	put8(aml, FIELD_DWORD_ACCESS);
+	for (uint32_t i = 0; i < n; i++) {
+		put_seg(aml, names[i]);
+		put8(aml, 32); /* bits, as a PkgLength */
+	}
+	aml_end(aml, mark);
+}
+
+void aml_op(GByteArray *aml, enum aml_op op)
+{
+	put8(aml, op);
+}
+
+void aml_int(GByteArray *aml, uint64_t value)
+{
+	put_int(aml, value);
+}
+
+void aml_ref(GByteArray *aml, const char *name)
+{
+	put_name(aml, name);
+}
+
+void aml_arg(GByteArray *aml, uint8_t arg)
+{
+	put8(aml, AML_ARG0 + arg);
+}
+
+void aml_local(GByteArray *aml, uint8_t local)
+{
+	put8(aml, AML_LOCAL0 + local);
 }
 
 void aml_name_int(GByteArray *aml, const char *name, uint64_t value)
@@ -149,7 +229,7 @@ void aml_name_package(GByteArray *aml, const char *name, const uint64_t *values,
 void aml_return_arg(GByteArray *aml, uint8_t arg)
 {
 	put8(aml, AML_RETURN);
-	put8(aml, AML_ARG0 + arg);
+	aml_arg(aml, arg);
 }
 
 GByteArray *aml_crs_begin(void)

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/machine_priv.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "backend/block/block.h"
@@ -243,10 +242,9 @@ static bool add_device(struct machine *machine, struct device *dev, char *path, 
 	return device_realize(dev, path, &machine->env, error);
 }
 
-static bool add_pci_device(struct machine *machine, struct device *dev, uint8_t devfn,
-			   GError **error)
+static bool add_chip(struct machine *machine, struct device *dev, uint8_t devfn, GError **error)
 {
-	return add_device(machine, dev, pci_path(devfn), error) &&
+	return add_device(machine, dev, pci_path(NULL, devfn), error) &&
 	       pci_bus_plug(machine->env.pci, (struct pci_function *)dev, devfn, error);
 }
 
@@ -254,10 +252,8 @@ static bool build_chipset(struct machine *machine, GError **error)
 {
 	const struct vm_config *config = machine->config;
 
-	if (!add_device(machine, host_bridge_new(LAYOUT_ECAM), pci_path(0), error) ||
-	    !pci_bus_plug(machine->env.pci, (struct pci_function *)machine->devices->pdata[0], 0,
-			  error) ||
-	    !add_pci_device(machine, lpc_new(), 0x1f << 3, error))
+	if (!add_chip(machine, host_bridge_new(LAYOUT_ECAM), 0, error) ||
+	    !add_chip(machine, lpc_new(), 0x1f << 3, error))
 		return false;
 	machine->pm = acpi_pm_new(LAYOUT_IRQ_SCI);
 	return add_device(machine, machine->pm, g_strdup("isa/600"), error) &&
@@ -296,80 +292,103 @@ static bool build_serials(struct machine *machine, GError **error)
 	return true;
 }
 
-/* addr=SLOT[.FUNCTION], hexadecimal as QEMU reads it. */
-static bool parse_addr(const char *text, uint8_t *devfn)
-{
-	char *end;
-	unsigned long slot = strtoul(text, &end, 16), function = 0;
-
-	if (end == text || slot > 31)
-		return false;
-	if (*end == '.') {
-		const char *start = end + 1;
-
-		function = strtoul(start, &end, 16);
-		if (end == start || function > 7)
-			return false;
-	}
-	*devfn = slot << 3 | function;
-	return *end == '\0';
-}
-
-static bool place_pci(struct machine *machine, const struct device_config *config, const char *bus,
-		      const char *addr, uint8_t *devfn, GError **error)
-{
-	int slot;
-
-	if (bus && strcmp(bus, "pcie.0") != 0)
-		return error_set_generic(error, "-device %s: bus '%s' not found; there is 'pcie.0'",
-					 config->driver, bus);
-	if (addr)
-		return parse_addr(addr, devfn) ||
-		       error_set_generic(error, "-device %s: addr=%s: not SLOT or SLOT.FUNCTION",
-					 config->driver, addr);
-	slot = pci_bus_free_slot(machine->env.pci, 1);
-	if (slot < 0)
-		return error_set_generic(error, "-device %s: no free slot on pcie.0",
-					 config->driver);
-	*devfn = slot << 3;
-	return true;
-}
-
-static bool plug_device(struct machine *machine, const struct device_config *config, guint index,
-			GError **error)
+struct device *board_make_device(const struct device_config *config, GError **error)
 {
 	const struct device_ops *ops = device_ops_find(config->driver);
 	json_t *props = config->props ? json_copy(config->props) : json_object();
-	g_autofree char *bus = NULL, *addr = NULL;
-	struct device *dev;
-	uint8_t devfn = 0;
+	struct device *dev = NULL;
 
-	if (!ops) {
-		json_decref(props);
-		return error_set_generic(error,
-					 "-device %s: no such device; -device help lists them",
-					 config->driver);
-	}
-	if (ops->bus == DEVICE_BUS_PCI) {
-		bus = g_strdup(json_string_value(json_object_get(props, "bus")));
-		addr = g_strdup(json_string_value(json_object_get(props, "addr")));
+	if (ops && ops->bus == DEVICE_BUS_PCI) {
 		json_object_del(props, "bus");
 		json_object_del(props, "addr");
 	}
-	dev = device_new(ops, config->id, props, error);
+	if (ops)
+		dev = device_new(ops, config->id, props, error);
+	else
+		error_set_generic(error, "no such device; -device help lists them");
 	json_decref(props);
-	if (!dev)
-		return false;
-	if (ops->bus != DEVICE_BUS_PCI)
-		return add_device(machine, dev,
-				  config->id ? g_strdup_printf("dev/%s", config->id)
-					     : g_strdup_printf("dev/%u", index),
-				  error);
-	if (!place_pci(machine, config, bus, addr, &devfn, error)) {
-		device_free(dev);
-		return false;
+	if (dev)
+		dev->config = config;
+	return dev;
+}
+
+static struct pci_bus *find_bus(struct machine *machine, const char *name)
+{
+	struct pci_bus *bus = machine->env.pci;
+
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+
+		if (dev->ops->bridge && g_strcmp0(dev->id, name) == 0)
+			bus = ((struct pci_function *)dev)->secondary;
 	}
-	return add_pci_device(machine, dev, devfn, error);
+	return bus;
+}
+
+/* Forget and free a device that could not be plugged, or is not any more. */
+static void remove_device(struct machine *machine, struct device *dev)
+{
+	g_ptr_array_remove(machine->devices, dev);
+	device_free(dev);
+}
+
+/* Complete before the guest can find it: in a running machine it takes work from its first access. */
+static bool plug_pci(struct machine *machine, struct device *dev, struct place *place,
+		     GError **error)
+{
+	struct pci_bus *bus = find_bus(machine, place->bus);
+
+	if (!add_device(machine, dev, g_steal_pointer(&place->path), error))
+		return false;
+	if (machine->device_holds == 0 && dev->ops->resume)
+		dev->ops->resume(dev);
+	return pci_bus_plug(bus, (struct pci_function *)dev, place->devfn, error);
+}
+
+static bool plug_placed(struct machine *machine, struct device *dev, GError **error)
+{
+	struct place place = {0};
+
+	if (!placing_take(machine->placing, dev->ops, dev->config, &place, error))
+		return false;
+	if (plug_pci(machine, dev, &place, error))
+		return true;
+	placing_give(machine->placing, dev->config, place.devfn);
+	return false;
+}
+
+char *board_device_path(const struct machine *machine, const struct device_config *config)
+{
+	guint index = 0;
+
+	if (config->id)
+		return g_strdup_printf("dev/%s", config->id);
+	g_ptr_array_find(machine->config->devices, config, &index);
+	return g_strdup_printf("dev/%u", index);
+}
+
+struct device *board_plug(struct machine *machine, const struct device_config *config,
+			  GError **error)
+{
+	struct device *dev = board_make_device(config, error);
+	bool ok;
+
+	if (!dev)
+		return NULL;
+	if (dev->ops->bus == DEVICE_BUS_PCI)
+		ok = plug_placed(machine, dev, error);
+	else
+		ok = add_device(machine, dev, board_device_path(machine, config), error);
+	if (ok)
+		return dev;
+	remove_device(machine, dev);
+	return NULL;
+}
+
+void board_unplug(struct machine *machine, struct device *dev)
+{
+	placing_give(machine->placing, dev->config, ((struct pci_function *)dev)->devfn);
+	remove_device(machine, dev);
 }
 
 static bool build_devices(struct machine *machine, GError **error)
@@ -379,11 +398,11 @@ static bool build_devices(struct machine *machine, GError **error)
 	for (guint i = 0; i < devices->len; i++) {
 		const struct device_config *config = devices->pdata[i];
 
-		if (!plug_device(machine, config, i, error)) {
-			if (config->id)
-				g_prefix_error(error, "%s: ", config->id);
-			return false;
-		}
+		if (board_plug(machine, config, error))
+			continue;
+		g_prefix_error(error, "-device %s%s%s: ", config->driver, config->id ? ",id=" : "",
+			       config->id ? config->id : "");
+		return false;
 	}
 	return true;
 }
@@ -395,6 +414,7 @@ bool board_build(struct machine *machine, GError **error)
 	machine->devices = g_ptr_array_new();
 	machine->io_threads = g_ptr_array_new_with_free_func((GDestroyNotify)io_thread_free);
 	machine->own_chardevs = g_ptr_array_new();
+	machine->placing = placing_new();
 	machine->pio = io_space_new("pio");
 	machine->mmio = io_space_new("mmio");
 	if (!build_ram_blocks(machine, error) || !map_ram(machine, error))
@@ -436,6 +456,7 @@ void board_teardown(struct machine *machine, bool disown)
 	g_clear_pointer(&machine->ram_blocks, g_ptr_array_unref);
 	g_clear_pointer(&machine->devices, g_ptr_array_unref);
 	g_clear_pointer(&machine->io_threads, g_ptr_array_unref);
+	g_clear_pointer(&machine->placing, placing_free);
 	g_clear_pointer(&machine->pio, io_space_free);
 	g_clear_pointer(&machine->mmio, io_space_free);
 }

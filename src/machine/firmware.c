@@ -15,39 +15,110 @@
 #define PCI_COMMAND_MEMORY 0x2
 #define PCI_BAR0	   0x10
 
-/* Bump allocators over the windows that the DSDT names. */
+/* PCI-to-PCI Bridge 1.2 section 3.2.5. */
+#define BRIDGE_BUSES	     0x18 /* primary, secondary, subordinate: a byte each */
+#define BRIDGE_IO	     0x1c /* base and limit: a byte each */
+#define BRIDGE_IO_ALIGN	     0x1000
+#define BRIDGE_IO_CLOSED     0x00f0
+#define BRIDGE_MEMORY	     0x20 /* base and limit: 16 bits each */
+#define BRIDGE_MEMORY_ALIGN  0x100000
+#define BRIDGE_MEMORY_CLOSED 0x0000fff0
+
+/* Bump allocators over the windows that the DSDT names, and over the numbers of buses. */
 struct pci_windows {
 	uint64_t io, memory32, memory64;
+	uint8_t bus;
 };
+
+static void align(uint64_t *next, uint64_t alignment)
+{
+	*next = (*next + alignment - 1) & ~(alignment - 1);
+}
 
 static uint64_t take(uint64_t *next, uint64_t size_bytes)
 {
-	uint64_t base = (*next + size_bytes - 1) & ~(size_bytes - 1);
+	uint64_t base;
 
-	*next = base + size_bytes;
+	align(next, size_bytes);
+	base = *next;
+	*next += size_bytes;
 	return base;
 }
 
-static void assign_bar(struct machine *machine, struct pci_function *fn, uint32_t index,
-		       struct pci_windows *windows)
+/* A bridge passes on 64-bit addresses only where they may be prefetched, and no BAR here may be. */
+static void assign_bar(struct machine *machine, uint16_t bdf, struct pci_function *fn,
+		       uint32_t index, struct pci_windows *windows)
 {
-	struct pci_bus *bus = machine->env.pci;
+	struct pci_bus *root = machine->env.pci;
 	struct pci_bar *bar = &fn->bars[index];
 	uint32_t offset = PCI_BAR0 + 4 * index;
 	uint64_t base;
 
 	if (bar->is_io)
 		base = take(&windows->io, bar->region.size_bytes);
-	else if (bar->is_64)
+	else if (bar->is_64 && fn->bus == root)
 		base = take(&windows->memory64, MAX(bar->region.size_bytes, 4096));
 	else
 		base = take(&windows->memory32, MAX(bar->region.size_bytes, 4096));
-	pci_bus_config_write(bus, fn->devfn, offset, 4, base);
+	pci_bus_config_write(root, bdf, offset, 4, base);
 	if (bar->is_64)
-		pci_bus_config_write(bus, fn->devfn, offset + 4, 4, base >> 32);
+		pci_bus_config_write(root, bdf, offset + 4, 4, base >> 32);
 }
 
-static void assign_resources(struct machine *machine)
+static void assign_function(struct machine *machine, uint8_t bus, struct pci_function *fn,
+			    struct pci_windows *windows)
+{
+	const uint16_t bdf = bus << 8 | fn->devfn;
+
+	for (uint32_t bar = 0; bar < PCI_N_BARS; bar++)
+		if (fn->bars[bar].region.size_bytes)
+			assign_bar(machine, bdf, fn, bar, windows);
+	pci_bus_config_write(machine->env.pci, bdf, PCI_COMMAND, 2,
+			     PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+}
+
+static void assign_bus(struct machine *machine, const struct pci_bus *bus, uint8_t number,
+		       struct pci_windows *windows)
+{
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+		struct pci_function *fn = (struct pci_function *)dev;
+
+		if (dev->ops->bus == DEVICE_BUS_PCI && fn->bus == bus)
+			assign_function(machine, number, fn, windows);
+	}
+}
+
+/*
+ * Number the bus behind, then open the bridge's windows as far as something behind has got addresses.
+ * Base and limit hold the upper bits of both; a base above the limit closes a window.
+ */
+static void assign_bridge(struct machine *machine, struct pci_function *bridge,
+			  struct pci_windows *windows)
+{
+	struct pci_bus *root = machine->env.pci;
+	const uint8_t number = ++windows->bus;
+	uint32_t io = BRIDGE_IO_CLOSED, memory = BRIDGE_MEMORY_CLOSED;
+	uint64_t io_base, memory_base;
+
+	align(&windows->io, BRIDGE_IO_ALIGN);
+	align(&windows->memory32, BRIDGE_MEMORY_ALIGN);
+	io_base = windows->io;
+	memory_base = windows->memory32;
+	pci_bus_config_write(root, bridge->devfn, BRIDGE_BUSES, 2, number << 8);
+	pci_bus_config_write(root, bridge->devfn, BRIDGE_BUSES + 2, 1, number);
+	assign_bus(machine, bridge->secondary, number, windows);
+	if (windows->io > io_base)
+		io = io_base >> 8 | ((windows->io - 1) & 0xf000);
+	if (windows->memory32 > memory_base)
+		memory = memory_base >> 16 | ((windows->memory32 - 1) & 0xfff00000);
+	align(&windows->io, BRIDGE_IO_ALIGN);
+	align(&windows->memory32, BRIDGE_MEMORY_ALIGN);
+	pci_bus_config_write(root, bridge->devfn, BRIDGE_IO, 2, io);
+	pci_bus_config_write(root, bridge->devfn, BRIDGE_MEMORY, 4, memory);
+}
+
+void board_assign_resources(struct machine *machine)
 {
 	struct pci_windows windows = {
 		.io = LAYOUT_PCI_IO,
@@ -55,17 +126,12 @@ static void assign_resources(struct machine *machine)
 		.memory64 = machine->pci64_base,
 	};
 
+	assign_bus(machine, machine->env.pci, 0, &windows);
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
-		struct pci_function *fn = (struct pci_function *)dev;
 
-		if (dev->ops->bus != DEVICE_BUS_PCI)
-			continue;
-		for (uint32_t bar = 0; bar < PCI_N_BARS; bar++)
-			if (fn->bars[bar].region.size_bytes)
-				assign_bar(machine, fn, bar, &windows);
-		pci_bus_config_write(machine->env.pci, fn->devfn, PCI_COMMAND, 2,
-				     PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+		if (dev->ops->bridge)
+			assign_bridge(machine, (struct pci_function *)dev, &windows);
 	}
 }
 
@@ -107,7 +173,7 @@ bool board_boot(struct machine *machine, GError **error)
 	if (machine->loader->kernel_fd < 0)
 		return error_set_generic(error, "nothing to boot: give a kernel with -kernel "
 						"(there is no firmware)");
-	assign_resources(machine);
+	board_assign_resources(machine);
 	return write_tables(machine, error) &&
 	       loader_load(machine->loader, &target, &regs, error) &&
 	       kvm_vm_set_boot_regs(machine->kvm, &regs, error);

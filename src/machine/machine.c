@@ -50,7 +50,7 @@ static void resume_chardevs(struct machine *machine)
 		chardev_resume(machine->own_chardevs->pdata[i]);
 }
 
-struct machine *machine_new(const struct vm_config *config, struct fd_source *fds,
+struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 			    struct chardev_set *chardevs, bool cold, GError **error)
 {
 	autoptr(machine) machine = g_new0(struct machine, 1);
@@ -277,15 +277,18 @@ static void reset_now(struct machine *machine, bool guest)
 {
 	g_autoptr(GError) error = NULL;
 	bool was_running = kvm_vm_running(machine->kvm);
+	uint32_t wanted_slots;
 
 	kvm_vm_pause(machine->kvm);
 	drain(machine, "reset");
+	wanted_slots = hotplug_before_reset(machine);
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
 		if (dev->ops->reset)
 			dev->ops->reset(dev);
 	}
+	hotplug_after_reset(machine, wanted_slots);
 	if (!kvm_vm_reset(machine->kvm, &error) || !board_boot(machine, &error)) {
 		log_error("reset: %s", error->message);
 		machine->runstate = RUNSTATE_INTERNAL_ERROR;
@@ -331,18 +334,33 @@ void machine_powerdown(struct machine *machine)
  */
 static void handle_requests(void *opaque)
 {
+	const uint32_t eject = 1u << POWER_EJECT;
 	struct machine *machine = opaque;
 	uint32_t requests;
 
 	if (machine->runstate != RUNSTATE_RUNNING)
 		return;
-	requests = __atomic_exchange_n(&machine->requests, 0, __ATOMIC_ACQ_REL);
+	requests = __atomic_fetch_and(&machine->requests, machine->plug_holds ? eject : 0,
+				      __ATOMIC_ACQ_REL);
+	if (requests & eject && !machine->plug_holds)
+		hotplug_answer(machine);
 	if (requests & MACHINE_REQUEST_ERROR)
 		machine_stop(machine, RUNSTATE_INTERNAL_ERROR);
 	else if (requests & (1u << POWER_OFF))
 		machine_shutdown(machine, "guest-shutdown", true);
 	else if (requests & (1u << POWER_RESET))
 		reset_or_quit(machine, true);
+}
+
+void machine_hold_devices(struct machine *machine)
+{
+	machine->plug_holds++;
+}
+
+void machine_release_devices(struct machine *machine)
+{
+	machine->plug_holds--;
+	handle_requests(machine);
 }
 
 void machine_request(struct machine *machine, uint32_t request)

@@ -23,11 +23,13 @@ struct machine;
  * enum machine_event - What monitors and the migration code are told; Context: main thread
  */
 enum machine_event {
-	MACHINE_EVENT_STOP,	 /* QMP STOP: vCPUs parked, guest visible change of state */
-	MACHINE_EVENT_RESUME,	 /* QMP RESUME */
-	MACHINE_EVENT_RESET,	 /* QMP RESET; data: guest, reason */
-	MACHINE_EVENT_SHUTDOWN,	 /* QMP SHUTDOWN; data: guest, reason */
-	MACHINE_EVENT_POWERDOWN, /* QMP POWERDOWN */
+	MACHINE_EVENT_STOP,	      /* QMP STOP: vCPUs parked, guest visible change of state */
+	MACHINE_EVENT_RESUME,	      /* QMP RESUME */
+	MACHINE_EVENT_RESET,	      /* QMP RESET; data: guest, reason */
+	MACHINE_EVENT_SHUTDOWN,	      /* QMP SHUTDOWN; data: guest, reason */
+	MACHINE_EVENT_POWERDOWN,      /* QMP POWERDOWN */
+	MACHINE_EVENT_DEVICE_DELETED, /* QMP DEVICE_DELETED; data: device, path */
+	MACHINE_EVENT_UNPLUG_GUEST_ERROR, /* QMP DEVICE_UNPLUG_GUEST_ERROR; data: device, path */
 };
 
 /**
@@ -38,7 +40,7 @@ typedef void (*machine_event_fn)(void *opaque, enum machine_event event, json_t 
 
 /**
  * machine_new() - Build the whole machine, quiesced: RAM, KVM VM, backends, devices, tables
- * @config:	Owned by the caller, outlives the machine
+ * @config:	Owned by the caller, outlives the machine; hot plug adds and removes devices in it
  * @fds:	Door for descriptors; with a predecessor's store in it the machine goes on with
  *		those
  * @chardevs:	Shared with the monitors; the machine opens in it what its frontends use
@@ -48,7 +50,7 @@ typedef void (*machine_event_fn)(void *opaque, enum machine_event event, json_t 
  * One path for cold boot and takeover.  Nothing runs and no guest memory is touched when !@cold.
  * Return: NULL with @error set, nothing left behind.
  */
-struct machine *machine_new(const struct vm_config *config, struct fd_source *fds,
+struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 			    struct chardev_set *chardevs, bool cold, GError **error);
 void machine_free(struct machine *machine);
 DEFINE_CLEANUP(machine, machine_free)
@@ -80,12 +82,43 @@ void machine_reset(struct machine *machine);
 void machine_powerdown(struct machine *machine);
 void machine_shutdown(struct machine *machine, const char *reason, bool guest);
 
+/**
+ * machine_device_add() - device_add: a device that comes while the machine is there
+ * @args:	driver, id, bus, and the driver's properties
+ *
+ * The machine's configuration has it from then on, with its address.  A guest that is there is told; a
+ * machine that waits for its state, or for cont, has the device as if it had been built with it.
+ * Return: false with @error set, nothing changed.
+ */
+bool machine_device_add(struct machine *machine, const json_t *args, GError **error);
+
+/**
+ * machine_device_add_early() - device_add before there is a machine: one more -device
+ *
+ * Return: false with @error set, @vm as it was.  What only the host knows shows when it is built.
+ */
+bool machine_device_add_early(struct vm_config *vm, const json_t *args, GError **error);
+
+/**
+ * machine_device_del() - device_del: ask the guest to let go of a device
+ * @id:		Its id, or "/machine/peripheral/ID"
+ *
+ * MACHINE_EVENT_DEVICE_DELETED follows when it is gone, also from the configuration: when the guest
+ * has ejected it, at the next reset, or at once where no guest is there yet.
+ */
+bool machine_device_del(struct machine *machine, const char *id, GError **error);
+
 /* The pieces of an update.  Each forward step has its undo.  Context: main thread. */
 
 /** machine_pause() - Park vCPUs, from *@paused_ns on; the clock runs on (an update's pause is guest time).
  * machine_unpause() undoes it; @was_running as machine_pause() returned it. */
 bool machine_pause(struct machine *machine, uint64_t *paused_ns);
 void machine_unpause(struct machine *machine, bool was_running);
+
+/** machine_hold_devices() - No device comes or goes until machine_release_devices(): a successor is
+ * being told which there are.  What the guest ejects meanwhile is hidden from it, and waits. */
+void machine_hold_devices(struct machine *machine);
+void machine_release_devices(struct machine *machine);
 
 /** machine_quiesce() - Drain every device and chardev before @deadline_ns; on failure those already
  * quiesced are resumed.  machine_unquiesce() undoes it. */
@@ -139,8 +172,8 @@ json_t *machine_device_tree(struct machine *machine);
  * @config:	What it would be built from
  * @tree:	machine_device_tree() of its owner, hostile until checked
  *
- * Knows every device and its properties, and can read every section's state.  Nothing on the host is
- * touched.  Return: false with every difference in @error, one a line.
+ * Knows every device and its properties, puts each where it is there, and can read every section's
+ * state.  Nothing on the host is touched.  Return: false with every difference in @error, one a line.
  */
 bool machine_check_takeover(const struct vm_config *config, const json_t *tree, GError **error);
 

@@ -4,6 +4,7 @@
 
 #include "machine/loader.h"
 #include "machine/machine.h"
+#include "machine/placing.h"
 #include "state/state.h"
 
 /** struct machine_listener - One machine_add_listener() */
@@ -24,10 +25,13 @@ struct machine_listener {
  * @loaded_runstate: what the guest was when its state was saved
  * @paused_from: run state before machine_pause()
  * @devices:	in realize order; freed last to first
- * @pm, @pci_devices: the devices the board needs to find again
+ * @pm:	the device that the board needs to find again
+ * @placing:	which places on PCI buses are taken
+ * @plug_holds:	how many reasons there are for devices not to come and go (an update)
+ * @asked_ns:	when the guest was last asked to empty each slot of the root bus, 0: never
  */
 struct machine {
-	const struct vm_config *config;
+	struct vm_config *config;
 	struct fd_source *fds;
 	struct chardev_set *chardevs;
 	GPtrArray *ram_blocks;
@@ -42,6 +46,7 @@ struct machine {
 	GPtrArray *io_threads;	 /* struct io_thread *, as config->iothreads */
 	GPtrArray *own_chardevs; /* struct chardev *, of the set: those with frontends here */
 	struct device *pm;
+	struct placing *placing;
 	struct loader *loader;
 
 	enum runstate runstate;
@@ -49,6 +54,8 @@ struct machine {
 	enum runstate paused_from;
 	uint32_t device_holds, chardev_holds;
 	bool stopped;
+	uint32_t plug_holds;
+	uint64_t asked_ns[32];
 	uint32_t requests;
 	GArray *listeners; /* struct machine_listener */
 	void (*quit)(void *opaque);
@@ -67,13 +74,53 @@ void machine_request(struct machine *machine, uint32_t request);
 /** board_build() - Memory, KVM VM, backends and devices, wired; everything is left quiesced. */
 bool board_build(struct machine *machine, GError **error);
 
+/** board_make_device() - The device of @config, not realized; its place is not its own property. */
+struct device *board_make_device(const struct device_config *config, GError **error);
+
+/**
+ * board_plug() - Make the device of @config, at its place, and let it work as far as others do
+ *
+ * @config is in the machine's configuration.  The guest is not told.
+ * Return: NULL with @error set, nothing left behind.
+ */
+struct device *board_plug(struct machine *machine, const struct device_config *config,
+			  GError **error);
+
+/** board_check_devices() - Whether every device of @config would be made, and has a place; nothing of
+ * the host is touched (takeover.c). */
+bool board_check_devices(const struct vm_config *config, GError **error);
+
+/** board_unplug() - Undo board_plug() of a PCI device; vCPUs are parked. */
+void board_unplug(struct machine *machine, struct device *dev);
+
+/** board_device_path() - Path of a device that is on no PCI bus: its id, or its number among all. */
+char *board_device_path(const struct machine *machine, const struct device_config *config);
+
 /** board_boot() - What firmware would do: assign BARs, write tables, load the kernel, set
  * registers. At cold boot and after each reset. */
 bool board_boot(struct machine *machine, GError **error);
 
+/** board_assign_resources() - The part of board_boot() for PCI: bus numbers, BARs, windows; before the
+ * guest runs. */
+void board_assign_resources(struct machine *machine);
+
 /** board_teardown() - Undo board_build(); accepts a half-built board.  @disown: see
  * machine_disown(). */
 void board_teardown(struct machine *machine, bool disown);
+
+/* hotplug.c; context: main thread */
+
+/** hotplug_answer() - Carry out what the guest said: take away what it let go of. */
+void hotplug_answer(struct machine *machine);
+
+/**
+ * hotplug_before_reset() - What the guest was asked for goes; vCPUs parked, devices drained
+ *
+ * In the middle of an update nothing does: the guest that boots is asked again.
+ * Return: slots for hotplug_after_reset(), when the devices have been reset.
+ */
+uint32_t hotplug_before_reset(struct machine *machine);
+void hotplug_after_reset(struct machine *machine, uint32_t slots);
 
 /** machine_state_desc - The machine's own section, of a struct that only machine_state.c knows */
 extern const struct state_desc machine_state_desc;

@@ -1,6 +1,6 @@
 // Whether this program could take a VM over, told from its description alone, touching nothing.
 // SPDX-License-Identifier: Apache-2.0
-#include "machine/machine.h"
+#include "machine/machine_priv.h"
 
 #include <string.h>
 
@@ -12,25 +12,7 @@
 #include "device/legacy/uart16550.h"
 #include "device/pci/host_bridge.h"
 #include "device/pci/lpc.h"
-
-/* Where the board puts a PCI device is not the device's own property. */
-static struct device *make_device(const struct device_config *config, GError **error)
-{
-	const struct device_ops *ops = device_ops_find(config->driver);
-	json_t *props = config->props ? json_copy(config->props) : json_object();
-	struct device *dev = NULL;
-
-	if (ops && ops->bus == DEVICE_BUS_PCI) {
-		json_object_del(props, "bus");
-		json_object_del(props, "addr");
-	}
-	if (ops)
-		dev = device_new(ops, config->id, props, error);
-	else
-		error_set_generic(error, "-device %s: no such device", config->driver);
-	json_decref(props);
-	return dev;
-}
+#include "machine/placing.h"
 
 static void free_device(void *dev)
 {
@@ -49,15 +31,19 @@ static GPtrArray *make_devices(const struct vm_config *config, GError **error)
 	g_ptr_array_add(devices, i8042_new());
 	g_ptr_array_add(devices, uart16550_new(0, 0, NULL));
 	for (guint i = 0; i < config->devices->len; i++) {
-		struct device *dev = make_device(config->devices->pdata[i], error);
+		const struct device_config *device = config->devices->pdata[i];
+		struct device *dev = board_make_device(device, error);
 
-		if (!dev)
+		if (!dev) {
+			g_prefix_error(error, "-device %s: ", device->driver);
 			return NULL;
+		}
 		g_ptr_array_add(devices, dev);
 	}
 	return g_steal_pointer(&devices);
 }
 
+/* Of what is here, or could be plugged. */
 static const struct state_desc *find_desc(const GPtrArray *devices, const char *name)
 {
 	const struct state_desc *const fixed[] = {
@@ -74,6 +60,9 @@ static const struct state_desc *find_desc(const GPtrArray *devices, const char *
 		if (desc && strcmp(desc->name, name) == 0)
 			return desc;
 	}
+	for (const struct device_ops *const *ops = device_ops_list(); *ops; ops++)
+		if ((*ops)->state && strcmp((*ops)->state->name, name) == 0)
+			return (*ops)->state;
 	return NULL;
 }
 
@@ -101,6 +90,55 @@ static void check_section(GString *out, const GPtrArray *devices, const json_t *
 		g_string_append_printf(out, "%s: its state '%s' is not known here", section, state);
 }
 
+static bool tree_has(const json_t *tree, const char *section)
+{
+	const json_t *entry;
+	size_t i;
+
+	json_array_foreach(json_object_get(tree, "devices"), i, entry)
+	{
+		const char *name = json_string_value(json_object_get(entry, "section"));
+
+		if (g_strcmp0(name, section) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Every PCI device has a place here, and @tree (may be NULL) has it there. */
+static bool check_places(GString *out, const struct vm_config *config, const json_t *tree,
+			 GError **error)
+{
+	autoptr(placing) placing = placing_new();
+
+	for (guint i = 0; i < config->devices->len; i++) {
+		const struct device_config *device = config->devices->pdata[i];
+		const struct device_ops *ops = device_ops_find(device->driver);
+		g_autofree char *section = NULL;
+		struct place place = {0};
+
+		if (ops->bus != DEVICE_BUS_PCI)
+			continue;
+		if (!placing_take(placing, ops, device, &place, error)) {
+			g_prefix_error(error, "-device %s: ", device->driver);
+			return false;
+		}
+		section = g_strdup_printf("%s/%s", place.path, ops->name);
+		g_free(place.path);
+		if (tree && !tree_has(tree, section))
+			g_string_append_printf(out, "%sdevice %s: here, not there",
+					       out->len ? "\n" : "", section);
+	}
+	return true;
+}
+
+bool board_check_devices(const struct vm_config *config, GError **error)
+{
+	g_autoptr(GPtrArray) devices = make_devices(config, error);
+
+	return devices && check_places(NULL, config, NULL, error);
+}
+
 bool machine_check_takeover(const struct vm_config *config, const json_t *tree, GError **error)
 {
 	g_autoptr(GPtrArray) devices = make_devices(config, error);
@@ -112,5 +150,7 @@ bool machine_check_takeover(const struct vm_config *config, const json_t *tree, 
 		return false;
 	json_array_foreach(json_object_get(tree, "devices"), i, entry)
 		check_section(out, devices, entry);
+	if (!check_places(out, config, tree, error))
+		return false;
 	return !out->len || error_set_generic(error, "%s", out->str);
 }

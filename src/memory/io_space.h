@@ -58,7 +58,7 @@ DEFINE_CLEANUP(io_space, io_space_free)
 bool io_space_add(struct io_space *space, struct io_region *region, uint64_t base, GError **error);
 
 /** io_space_remove() - Take @region out; accepts one that is not in.  An access that has already
- * found it may still be running on another vCPU: regions live as long as their machine. */
+ * found it may still be running on another vCPU: it is freed after all have been parked once. */
 void io_space_remove(struct io_space *space, struct io_region *region);
 
 /**

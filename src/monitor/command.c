@@ -8,8 +8,8 @@
 #include "options/text.h"
 
 static const struct command *const families[] = {
-	commands_control, commands_query,  commands_machine, commands_migration,
-	commands_chardev, commands_schema, commands_hmp,
+	commands_control,   commands_query,   commands_machine, commands_device,
+	commands_migration, commands_chardev, commands_schema,	commands_hmp,
 };
 
 static bool command_is_end(const struct command *command)

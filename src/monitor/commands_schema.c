@@ -8,6 +8,7 @@ LIST_TYPE(command_info_list, command_info);
 LIST_TYPE(schema_info_list, schema_any);
 OBJECT_TYPE(guest_reason, {"guest", &schema_bool}, {"reason", &schema_string});
 OBJECT_TYPE(migration_event, {"status", &type_migration_status}, {"ready", &schema_bool, true});
+OBJECT_TYPE(device_event, {"device", &schema_string, true}, {"path", &schema_string});
 OBJECT_TYPE(pass_event, {"pass", &schema_int});
 
 const struct event_type event_types[] = {
@@ -16,6 +17,8 @@ const struct event_type event_types[] = {
 	{"RESET", &guest_reason},
 	{"SHUTDOWN", &guest_reason},
 	{"POWERDOWN", NULL},
+	{"DEVICE_DELETED", &device_event},
+	{"DEVICE_UNPLUG_GUEST_ERROR", &device_event},
 	{"MIGRATION", &migration_event},
 	{"MIGRATION_PASS", &pass_event},
 	{"MIGRATION_RECORD", &type_update_record},

@@ -101,9 +101,13 @@ static gboolean monitors_deliver_now(void *opaque)
 static void monitors_machine_event(void *opaque, enum machine_event event, json_t *data)
 {
 	static const char *const names[] = {
-		[MACHINE_EVENT_STOP] = "STOP",		 [MACHINE_EVENT_RESUME] = "RESUME",
-		[MACHINE_EVENT_RESET] = "RESET",	 [MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",
+		[MACHINE_EVENT_STOP] = "STOP",
+		[MACHINE_EVENT_RESUME] = "RESUME",
+		[MACHINE_EVENT_RESET] = "RESET",
+		[MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",
 		[MACHINE_EVENT_POWERDOWN] = "POWERDOWN",
+		[MACHINE_EVENT_DEVICE_DELETED] = "DEVICE_DELETED",
+		[MACHINE_EVENT_UNPLUG_GUEST_ERROR] = "DEVICE_UNPLUG_GUEST_ERROR",
 	};
 
 	monitors_emit(opaque, names[event], data);

@@ -136,7 +136,7 @@ static bool schema_check_object(const struct schema *type, const json_t *value, 
 			return false;
 	json_object_foreach((json_t *)value, name, item)
 	{
-		if (!schema_knows(type, value, name)) {
+		if (!type->open && !schema_knows(type, value, name)) {
 			g_autofree char *item_path = schema_path(path, name);
 
 			return error_set_generic(error, "Parameter '%s' is unexpected", item_path);

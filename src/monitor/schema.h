@@ -50,6 +50,7 @@ struct schema_variant {
  * @element:	SCHEMA_ARRAY: type of each element
  * @members:	SCHEMA_OBJECT: table, NULL if it has none
  * @tag:	SCHEMA_OBJECT: name of the member that chooses among @variants
+ * @open:	SCHEMA_OBJECT: takes members beyond these, which its user checks
  * @choices:	SCHEMA_ALTERNATE: NULL-ended; at most one per kind
  */
 struct schema {
@@ -61,6 +62,7 @@ struct schema {
 	const struct schema_member *members;
 	const char *tag;
 	const struct schema_variant *variants;
+	bool open;
 	const struct schema *const *choices;
 };
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options/config.h"
 
+#include "options/check.h"
 #include "options/tables.h"
 
 static void incoming_free(void *element)
@@ -86,4 +87,32 @@ const struct block_config *vm_config_block(const struct vm_config *config, const
 const struct device_config *vm_config_device(const struct vm_config *config, const char *id)
 {
 	return find_string(config->devices, offsetof(struct device_config, id), id);
+}
+
+/* ---- devices that come and go ---- */
+
+bool vm_config_plug(struct vm_config *config, struct device_config *device, GError **error)
+{
+	g_ptr_array_add(config->devices, device);
+	if (vm_config_check(config, error))
+		return true;
+	vm_config_unplug(config, device);
+	return false;
+}
+
+void vm_config_unplug(struct vm_config *config, struct device_config *device)
+{
+	g_ptr_array_remove(config->devices, device);
+}
+
+const char *device_config_bus(const struct device_config *device)
+{
+	const char *bus = json_string_value(json_object_get(device->props, "bus"));
+
+	return bus ? bus : "pcie.0";
+}
+
+const char *device_config_addr(const struct device_config *device)
+{
+	return json_string_value(json_object_get(device->props, "addr"));
 }

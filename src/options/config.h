@@ -13,7 +13,7 @@
  * DOC: configuration
  *
  * argv (and JSON forms in it) are parsed once, into a struct vm_config that nothing changes
- * afterwards.  Decisions taken from it live in struct machine.  vm_config_to_json() and
+ * afterwards but hot plug, which adds and removes devices.  Decisions taken from it live in struct machine.  vm_config_to_json() and
  * vm_config_from_json() are exact inverses: that is how a configuration travels to a successor.
  * Every struct below is filled and written by a property table in options/tables.c; help text comes
  * from the same rows.  Strings are owned by the config and NULL where the option was not given.
@@ -241,6 +241,33 @@ struct vm_config *vm_config_new(void);
 void vm_config_free(struct vm_config *config);
 DEFINE_CLEANUP(vm_config, vm_config_free)
 
+/**
+ * device_config_read() - What -device and device_add take: driver, id, and the driver's properties
+ * @args:	In one object, hostile until checked
+ * @what:	Prefix of messages: "-device virtio-rng-pci"
+ *
+ * Return: to be freed with device_config_free(); NULL with @error set.
+ */
+struct device_config *device_config_read(const json_t *args, const char *what, GError **error);
+
+/** device_config_free() - Accepts NULL. */
+void device_config_free(struct device_config *device);
+
+/**
+ * vm_config_plug() - Append @device, which is taken in any case, if the whole is still right
+ *
+ * Devices of a running machine are all that changes in a configuration.
+ * Return: false with @error set, @config as it was.
+ */
+bool vm_config_plug(struct vm_config *config, struct device_config *device, GError **error);
+
+/** vm_config_unplug() - Remove @device, and free it. */
+void vm_config_unplug(struct vm_config *config, struct device_config *device);
+
+/** device_config_bus() - Its bus=, "pcie.0" if it has none; device_config_addr(): addr= or NULL. */
+const char *device_config_bus(const struct device_config *device);
+const char *device_config_addr(const struct device_config *device);
+
 /** vm_config_to_json() - Everything that travels, as one JSON object; owned by the caller. */
 json_t *vm_config_to_json(const struct vm_config *config);
 
@@ -252,12 +279,16 @@ struct vm_config *vm_config_from_json(const json_t *json, GError **error);
 
 /**
  * vm_config_differences() - What keeps a successor described by @theirs from taking over @ours
- * Return: one line per difference, separated by newlines; NULL if they describe the same machine.
+ * @may_lack:	Devices may still be added to @theirs: those that it lacks are no difference
  *
  * Host paths of things that cross as descriptors (images, sockets) may differ; ids, kinds, sizes,
- * devices and their order may not.  Owned by the caller.
+ * devices and their order may not, though the order of devices with an address does not matter.  An
+ * address that only one of the two names shows in the devices' paths, not here.
+ * Return: one line per difference, separated by newlines; NULL if they describe the same machine.
+ * Owned by the caller.
  */
-char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs);
+char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs,
+			    bool may_lack);
 
 /*
  * Lookups by id; NULL if there is none.  vm_config_block() takes a node name or a -drive's id.

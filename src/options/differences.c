@@ -172,6 +172,12 @@ static void compare_values(GString *out, const char *what, const json_t *a, cons
 	add_difference(out, what, ours ? ours : known(a), theirs ? theirs : known(b));
 }
 
+/* An address is settled where it is not given, which only the machine that is built knows. */
+static bool is_place(const char *key)
+{
+	return strcmp(key, "addr") == 0 || strcmp(key, "bus") == 0;
+}
+
 static void compare_props(GString *out, const char *user, const json_t *ours, const json_t *theirs)
 {
 	const char *key;
@@ -182,14 +188,15 @@ static void compare_props(GString *out, const char *user, const json_t *ours, co
 		g_autofree char *shown = text_printable(key);
 		g_autofree char *what = g_strdup_printf("%s: %s", user, shown);
 
-		compare_values(out, what, value, json_object_get(theirs, key));
+		if (!is_place(key))
+			compare_values(out, what, value, json_object_get(theirs, key));
 	}
 	json_object_foreach((json_t *)theirs, key, value)
 	{
 		g_autofree char *shown = text_printable(key);
 		g_autofree char *what = g_strdup_printf("%s: %s", user, shown);
 
-		if (!json_object_get(ours, key))
+		if (!json_object_get(ours, key) && !is_place(key))
 			compare_values(out, what, NULL, value);
 	}
 }
@@ -201,42 +208,142 @@ static char *device_text(const struct device_config *device)
 	return g_strconcat(device->driver, device->id ? ",id=" : NULL, device->id, NULL);
 }
 
-static void compare_devices(GString *out, const struct vm_config *ours,
-			    const struct vm_config *theirs)
+static void compare_places(GString *out, const char *user, const struct device_config *a,
+			   const struct device_config *b)
 {
-	guint n = MAX(ours->devices->len, theirs->devices->len);
+	g_autofree char *bus = g_strconcat(user, ": bus", NULL);
+	g_autofree char *addr = g_strconcat(user, ": addr", NULL);
+	const char *ours = device_config_addr(a), *theirs = device_config_addr(b);
+	uint8_t devfn_a, devfn_b;
 
-	for (guint i = 0; i < n; i++) {
-		const struct device_config *a =
-			i < ours->devices->len ? g_ptr_array_index(ours->devices, i) : NULL;
-		const struct device_config *b =
-			i < theirs->devices->len ? g_ptr_array_index(theirs->devices, i) : NULL;
-		g_autofree char *ours_text = device_text(a);
-		g_autofree char *theirs_text = device_text(b);
-		g_autofree char *place = g_strdup_printf("-device number %u", i + 1);
-		g_autofree char *user = g_strdup_printf("-device %s", ours_text ? ours_text : "");
-		const char *drive, *chardev;
-
-		compare_text(out, place, ours_text, theirs_text);
-		if (g_strcmp0(ours_text, theirs_text) != 0)
-			continue;
-		compare_props(out, user, a->props, b->props);
-		drive = json_string_value(json_object_get(a->props, "drive"));
-		chardev = json_string_value(json_object_get(a->props, "chardev"));
-		if (drive)
-			compare_block(out, user, ours, theirs, drive);
-		if (chardev)
-			compare_chardev(out, user, ours, theirs, chardev);
-	}
+	compare_text(out, bus, device_config_bus(a), device_config_bus(b));
+	if (!ours || !theirs)
+		return;
+	if (!text_to_devfn(ours, &devfn_a) || !text_to_devfn(theirs, &devfn_b) ||
+	    devfn_a != devfn_b)
+		compare_text(out, addr, ours, theirs);
 }
 
-char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs)
+/* A device and its counterpart: the same driver and id. */
+static void compare_device(GString *out, const struct vm_config *ours,
+			   const struct device_config *a, const struct vm_config *theirs,
+			   const struct device_config *b)
+{
+	g_autofree char *text = device_text(a);
+	g_autofree char *user = g_strdup_printf("-device %s", text);
+	const char *drive = json_string_value(json_object_get(a->props, "drive"));
+	const char *chardev = json_string_value(json_object_get(a->props, "chardev"));
+
+	compare_places(out, user, a, b);
+	compare_props(out, user, a->props, b->props);
+	if (drive)
+		compare_block(out, user, ours, theirs, drive);
+	if (chardev)
+		compare_chardev(out, user, ours, theirs, chardev);
+}
+
+static bool same_device(const struct device_config *a, const struct device_config *b)
+{
+	return strcmp(a->driver, b->driver) == 0 && g_strcmp0(a->id, b->id) == 0;
+}
+
+static bool same_addr(const struct device_config *a, const struct device_config *b)
+{
+	uint8_t devfn_a, devfn_b;
+
+	return text_to_devfn(device_config_addr(a), &devfn_a) &&
+	       text_to_devfn(device_config_addr(b), &devfn_b) && devfn_a == devfn_b;
+}
+
+/**
+ * struct pairing - Which of @theirs is the counterpart of which of ours
+ * @theirs:	Their devices
+ * @used:	Those that are one
+ * @next:	Devices whose place follows from their order are looked for from here on
+ */
+struct pairing {
+	const GPtrArray *theirs;
+	bool *used;
+	guint next;
+};
+
+/* The same address if both have one; else the first in order, or anywhere if the address is given. */
+static const struct device_config *pair_device(struct pairing *pairing,
+					       const struct device_config *a)
+{
+	const bool placed = device_config_addr(a);
+
+	for (guint i = 0; i < pairing->theirs->len; i++) {
+		const struct device_config *b = g_ptr_array_index(pairing->theirs, i);
+		const bool both = placed && device_config_addr(b);
+
+		if (pairing->used[i] || !same_device(a, b) || (both && !a->id && !same_addr(a, b)))
+			continue;
+		if (!placed && !device_config_addr(b)) {
+			if (i < pairing->next)
+				continue;
+			pairing->next = i + 1;
+		}
+		pairing->used[i] = true;
+		return b;
+	}
+	return NULL;
+}
+
+static void report_unpaired(GString *out, guint number, const struct device_config *a,
+			    const struct device_config *b)
+{
+	g_autofree char *place = g_strdup_printf("-device number %u", number);
+	g_autofree char *ours = device_text(a);
+	g_autofree char *theirs = device_text(b);
+
+	if (g_strcmp0(ours, theirs) == 0)
+		add_difference(out, place, ours, "in another order");
+	else
+		add_difference(out, place, ours, theirs);
+}
+
+/* The next of @pairing's that is no counterpart, from *@at on; *@at is its number then. */
+static const struct device_config *next_unpaired(const struct pairing *pairing, guint *at)
+{
+	while (*at < pairing->theirs->len)
+		if (!pairing->used[(*at)++])
+			return g_ptr_array_index(pairing->theirs, *at - 1);
+	return NULL;
+}
+
+static void compare_devices(GString *out, const struct vm_config *ours,
+			    const struct vm_config *theirs, bool may_lack)
+{
+	g_autofree bool *used = g_new0(bool, theirs->devices->len);
+	struct pairing pairing = {theirs->devices, used, 0};
+	g_autofree const struct device_config **pairs =
+		g_new0(const struct device_config *, ours->devices->len);
+	const struct device_config *b;
+	guint at = 0;
+
+	for (guint i = 0; i < ours->devices->len; i++)
+		pairs[i] = pair_device(&pairing, g_ptr_array_index(ours->devices, i));
+	for (guint i = 0; i < ours->devices->len; i++) {
+		const struct device_config *a = g_ptr_array_index(ours->devices, i);
+
+		if (pairs[i])
+			compare_device(out, ours, a, theirs, pairs[i]);
+		else if ((b = next_unpaired(&pairing, &at)) || !may_lack)
+			report_unpaired(out, i + 1, a, b);
+	}
+	while ((b = next_unpaired(&pairing, &at)))
+		report_unpaired(out, at, NULL, b);
+}
+
+char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs,
+			    bool may_lack)
 {
 	GString *out = g_string_new(NULL);
 
 	compare_machine(out, ours, theirs);
 	compare_objects(out, ours, theirs);
 	compare_serials(out, ours, theirs);
-	compare_devices(out, ours, theirs);
+	compare_devices(out, ours, theirs, may_lack);
 	return g_string_free(out, out->len == 0);
 }

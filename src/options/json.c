@@ -116,6 +116,26 @@ void *vm_list_read(enum vm_list_index index, const json_t *json, const char *wha
 	return element;
 }
 
+struct device_config *device_config_read(const json_t *args, const char *what, GError **error)
+{
+	json_t *whole = json_object();
+	json_t *props = json_copy((json_t *)args);
+	static const char *const own[] = {"driver", "id"};
+	void *device;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(own); i++) {
+		json_t *value = json_object_get(props, own[i]);
+
+		if (value)
+			json_object_set(whole, own[i], value);
+		json_object_del(props, own[i]);
+	}
+	json_object_set_new(whole, "props", props);
+	device = vm_list_read(VM_LIST_DEVICES, whole, what, error);
+	json_decref(whole);
+	return device;
+}
+
 json_t *vm_list_write(enum vm_list_index index, const void *element)
 {
 	const struct vm_list *list = &vm_lists[index];

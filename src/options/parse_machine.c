@@ -279,21 +279,8 @@ bool explain_device(const struct parse *p, const char *kind, GString *out, GErro
 
 bool parse_device(struct parse *p, const char *text, json_t *json, GError **error)
 {
-	json_t *whole = json_object();
-	json_t *props = json_copy(json);
-	static const char *const own[] = {"driver", "id"};
-	void *device;
+	struct device_config *device = device_config_read(json, p->what, error);
 
-	for (size_t i = 0; i < G_N_ELEMENTS(own); i++) {
-		json_t *value = json_object_get(props, own[i]);
-
-		if (value)
-			json_object_set(whole, own[i], value);
-		json_object_del(props, own[i]);
-	}
-	json_object_set_new(whole, "props", props);
-	device = vm_list_read(VM_LIST_DEVICES, whole, p->what, error);
-	json_decref(whole);
 	if (!device)
 		return false;
 	vm_config_add(p->config, VM_LIST_DEVICES, device);

@@ -291,13 +291,16 @@ static void block_free(void *element)
 	free_by_table(block_props, element);
 }
 
-static void device_free(void *element)
+void device_config_free(struct device_config *device)
 {
-	struct device_config *device = element;
-
 	if (device)
 		json_decref(device->props);
 	free_by_table(device_props, device);
+}
+
+static void device_free(void *element)
+{
+	device_config_free(element);
 }
 
 static void serial_free(void *element)

@@ -78,3 +78,21 @@ char *text_printable(const char *text)
 			*p = '?';
 	return g_strconcat(copy, len > PRINTABLE_MAX ? "..." : "", NULL);
 }
+
+bool text_to_devfn(const char *text, uint8_t *devfn)
+{
+	char *end;
+	unsigned long slot = strtoul(text, &end, 16), function = 0;
+
+	if (end == text || slot > 31)
+		return false;
+	if (*end == '.') {
+		const char *start = end + 1;
+
+		function = strtoul(start, &end, 16);
+		if (end == start || function > 7)
+			return false;
+	}
+	*devfn = slot << 3 | function;
+	return *end == '\0';
+}

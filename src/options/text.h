@@ -31,6 +31,14 @@ char *text_from_size(uint64_t size_bytes);
 bool text_to_bool(const char *text, bool *value);
 
 /**
+ * text_to_devfn() - Read a PCI address on a bus: SLOT[.FUNCTION] in hexadecimal, as QEMU has it
+ * @devfn:	device << 3 | function
+ *
+ * Return: false where @text is anything else; no error is set.
+ */
+bool text_to_devfn(const char *text, uint8_t *devfn);
+
+/**
  * text_printable() - @text as it may appear in a one-line message; caller owns it
  *
  * Control characters become '?', and what is longer than 120 bytes is cut with "...".

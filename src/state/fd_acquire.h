@@ -67,7 +67,8 @@ int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GErro
  */
 bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error);
 
-/** fd_withdraw() - Forget a live descriptor that is about to be closed; accepts unknown names. */
+/** fd_withdraw() - Forget a live descriptor that is about to be closed, and give it back to the
+ * predecessor's store while there is one; accepts unknown names. */
 void fd_withdraw(struct fd_source *src, const char *name);
 
 /**

@@ -41,8 +41,11 @@ bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int 
 
 void fd_withdraw(struct fd_source *src, const char *name)
 {
-	if (src && src->live)
-		g_hash_table_remove(src->live, name);
+	if (!src || !src->live || !g_hash_table_remove(src->live, name))
+		return;
+	/* A device that is unplugged while its machine waits for the state may be plugged again. */
+	if (src->inherited)
+		fdstore_give_back(src->inherited, name);
 }
 
 int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GError **error)

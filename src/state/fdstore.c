@@ -193,14 +193,23 @@ int fdstore_take(struct fdstore *store, const char *name, enum fd_kind kind, GEr
 	return fd;
 }
 
-bool fdstore_finish(const struct fdstore *store, GError **error)
+void fdstore_give_back(struct fdstore *store, const char *name)
+{
+	struct fdstore_entry *entry = g_hash_table_lookup(store->by_name, name);
+
+	if (entry)
+		entry->taken = false;
+}
+
+bool fdstore_finish(const struct fdstore *store, bool (*may_stay)(void *opaque, const char *name),
+		    void *opaque, GError **error)
 {
 	g_autoptr(GString) left = g_string_new(NULL);
 
 	for (guint i = 0; i < store->entries->len; i++) {
 		const struct fdstore_entry *entry = g_ptr_array_index(store->entries, i);
 
-		if (!entry->taken)
+		if (!entry->taken && !(may_stay && may_stay(opaque, entry->name)))
 			g_string_append_printf(left, "%s%s", left->len > 0 ? ", " : "",
 					       entry->name);
 	}

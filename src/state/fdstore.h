@@ -23,7 +23,7 @@
  * 1. The store holds duplicates (number 3 or above, close-on-exec); its user keeps its own. Undoing
  *    an offer is freeing the store.
  * 2. Every entry records an identity, which is checked after crossing and at every take.
- * 3. Taking works once and gives the taker a duplicate.  The store keeps its own until it is freed,
+ * 3. Taking works once (until it is given back) and gives the taker a duplicate.  The store keeps its own until it is freed,
  *    so a successor that fails after taking can still hand everything back (export again).  After
  *    the commit it must be freed, or closed sockets would stay open through the store.
  * 4. fdstore_finish() names what was not taken.
@@ -90,8 +90,18 @@ const struct fdstore_entry *fdstore_find(const struct fdstore *store, const char
  */
 int fdstore_take(struct fdstore *store, const char *name, enum fd_kind kind, GError **error);
 
-/** fdstore_finish() - Return: false with the names of all entries that nobody took. */
-bool fdstore_finish(const struct fdstore *store, GError **error);
+/** fdstore_give_back() - What was taken of @name is closed: it may be taken anew, and has to be.
+ * Accepts names that the store does not have. */
+void fdstore_give_back(struct fdstore *store, const char *name);
+
+/**
+ * fdstore_finish() - Whether everything was taken
+ * @may_stay:	Says of which names it does not matter; NULL: of none
+ *
+ * Return: false with the names of all others that nobody took.
+ */
+bool fdstore_finish(const struct fdstore *store, bool (*may_stay)(void *opaque, const char *name),
+		    void *opaque, GError **error);
 
 /** fdstore_count() - Entries, taken or not. */
 size_t fdstore_count(const struct fdstore *store);

@@ -62,8 +62,8 @@ static void fuzz_frames(struct span wire)
 
 static void fuzz_tree(const json_t *json)
 {
-	g_free(offer_tree_differences(json, json));
-	g_free(offer_tree_differences(json, json_object_get(json, "own")));
+	g_free(offer_tree_differences(json, json, false));
+	g_free(offer_tree_differences(json, json_object_get(json, "own"), false));
 }
 
 static void fuzz_record(const json_t *json)

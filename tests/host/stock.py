@@ -29,7 +29,8 @@ APPEND = "console=ttyS0 loglevel=6 panic=-1 mitigations=off no_timer_check rando
 BOOT_S = 180
 
 # What a kernel says of a processor that is slow, and an emulated one is: true, and not our doing.
-SLOWNESS = ("hrtimer: interrupt took", "Long readout interval", "hogged CPU for")
+SLOWNESS = ("hrtimer: interrupt took", "Long readout interval", "hogged CPU for",
+            "excessive read-back delay")
 EMULATED = "MOLT_TEST_HOST" in os.environ
 
 RECORD = struct.Struct("<8sQQQ476sI")

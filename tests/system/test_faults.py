@@ -131,6 +131,8 @@ def give_up_on_hung(vm, new):
             cancelled = True
             end += 4
         wait_for_change(None, 0.05)
+    if commit_reached(new):
+        return False
     new.process.kill()
     return not commit_reached(new)
 

@@ -169,7 +169,7 @@ static bool host_bridge_realize(struct device *dev, struct device_env *env, GErr
 
 	pci_function_init(&bridge->fn, &bridge->state.pci, &ids);
 	pci_put32(bridge->fn.reset_config + PCIEXBAR, bridge->ecam_gpa | PCIEXBAR_ENABLE);
-	bridge->bus = pci_bus_new();
+	bridge->bus = pci_bus_new(NULL);
 	env->pci = bridge->bus;
 	if (!device_map_pio(dev, &bridge->ports, "pci-config", CONFIG_PORT, 8, &ports_ops, error))
 		return false;

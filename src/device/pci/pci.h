@@ -62,7 +62,9 @@ struct pci_ids {
  * struct pci_function - A function; first member of every PCI device's run-time struct
  * @dev:	The device
  * @state:	Its surviving part, inside the device's state struct; set before pci_function_init()
+ * @bus:	Where it is plugged; NULL while it is not
  * @devfn:	device << 3 | function
+ * @secondary:	A bridge's other side; NULL: no bridge
  * @reset_config: Configuration space at power-on; the functions below fill it, realize may add
  *		more.  pci_function_reset() copies it to the state: set bytes here, not there
  * @wmask:	Bits the guest may write
@@ -76,6 +78,7 @@ struct pci_function {
 	struct pci_function_state *state;
 	struct pci_bus *bus;
 	uint8_t devfn;
+	struct pci_bus *secondary;
 	struct pci_bar bars[PCI_N_BARS];
 	uint8_t reset_config[PCI_CONFIG_BYTES];
 	uint8_t wmask[PCI_CONFIG_BYTES];
@@ -91,13 +94,32 @@ struct pci_function {
 	struct log_limit guest_log;
 };
 
-/** pci_bus_new() - The root bus; made by the host bridge, which puts it in env->pci. */
-struct pci_bus *pci_bus_new(void);
+/**
+ * pci_bus_new() - A bus without functions
+ * @bridge:	The function it is behind, which makes it and has it as @secondary; NULL: the root bus,
+ *		made by the host bridge, which puts it in env->pci
+ */
+struct pci_bus *pci_bus_new(struct pci_function *bridge);
 void pci_bus_free(struct pci_bus *bus);
 
-/** pci_bus_free_slot() - The lowest device number without a function, from @first on; -1 if full.
+/** pci_bus_bridge() - The bridge the bus is behind; NULL for the root bus. */
+struct pci_function *pci_bus_bridge(const struct pci_bus *bus);
+
+/** pci_bus_set_number() - The number by which the guest addresses it; 0: none yet.  Any thread. */
+void pci_bus_set_number(struct pci_bus *bus, uint8_t number);
+
+/** pci_bus_empty() - Whether no function is on it. */
+bool pci_bus_empty(struct pci_bus *bus);
+
+/**
+ * pci_bus_hide() - Let the guest find nothing in @slots of the root bus, a bit each
+ *
+ * What it has ejected is gone for it before the devices are.  Any thread.
  */
-int pci_bus_free_slot(struct pci_bus *bus, int first);
+void pci_bus_hide(struct pci_bus *bus, uint32_t slots);
+
+/** pci_function_root_slot() - The slot of the root bus by which @fn is reached; it is plugged. */
+uint8_t pci_function_root_slot(const struct pci_function *fn);
 
 /**
  * pci_bus_plug() - Put @fn at @devfn, where the guest can see it; refuses a taken one
@@ -107,12 +129,17 @@ int pci_bus_free_slot(struct pci_bus *bus, int first);
 bool pci_bus_plug(struct pci_bus *bus, struct pci_function *fn, uint8_t devfn, GError **error);
 void pci_bus_unplug(struct pci_bus *bus, struct pci_function *fn);
 
-/** pci_path() - The stable path of what is at @devfn: "pci/00.3", or "pci/00.3.1" for function 1.
- * Return: owned by the caller. */
-char *pci_path(uint8_t devfn);
+/**
+ * pci_path() - The stable path of what is at @devfn: "pci/00.3", or "pci/00.3.1" for function 1
+ * @bridge:	Path of the bridge that it is behind: "pci/00.3/0"; NULL: on the root bus
+ *
+ * Return: owned by the caller.
+ */
+char *pci_path(const char *bridge, uint8_t devfn);
 
 /**
  * pci_bus_config_read(), pci_bus_config_write() - For the host bridge's ECAM and CF8/CFC
+ * @bus:	The root bus
  * @bdf:	bus << 8 | device << 3 | function
  * @offset:	0 to 4095, a multiple of nothing
  * @size:	1, 2 or 4
@@ -126,6 +153,19 @@ void pci_bus_config_write(struct pci_bus *bus, uint16_t bdf, uint32_t offset, ui
 /** pci_function_init() - Identity, header; in realize, before BARs and capabilities are added. */
 void pci_function_init(struct pci_function *fn, struct pci_function_state *state,
 		       const struct pci_ids *ids);
+
+/**
+ * pci_bridge_init() - pci_function_init() of a PCI-to-PCI bridge: header type 1, a bus behind it
+ *
+ * The bus is found by the number that the guest writes.  Windows are stored and not enforced: what
+ * a function behind it decodes, it decodes.  A bridge calls pci_bridge_apply() and pci_bridge_fini()
+ * instead of pci_function_apply() and pci_function_fini(), and pci_bridge_reset() likewise.
+ */
+void pci_bridge_init(struct pci_function *fn, struct pci_function_state *state,
+		     const struct pci_ids *ids);
+void pci_bridge_reset(struct pci_function *fn);
+bool pci_bridge_apply(struct pci_function *fn, GError **error);
+void pci_bridge_fini(struct pci_function *fn);
 
 /**
  * pci_function_add_bar() - Register BAR @index; in realize

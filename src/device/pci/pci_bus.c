@@ -1,28 +1,31 @@
-// The root bus: which function is where, and configuration accesses to it.
+// Buses: which function is where, and configuration accesses to it.
 // SPDX-License-Identifier: Apache-2.0
 #include "device/pci/pci_priv.h"
 
 #include "base/error.h"
 
 #define N_DEVFNS     256
-#define N_SLOTS	     32
 #define CONFIG_SPACE 4096
 
 /*
- * Only bus 0 exists.  @lock guards the table, not the functions: a function's own lock is taken
- * around the access.  A function that is unplugged under running vCPUs is freed by its owner only
- * after they have been parked once, as every other region.
+ * The root bus, number 0, and one behind each bridge on it.  @lock guards the table, not the
+ * functions: a function's own lock is taken around the access.  A function that is unplugged under
+ * running vCPUs is freed by its owner only after they have been parked once, as every other region.
  */
 struct pci_bus {
 	GMutex lock;
+	struct pci_function *bridge;
+	uint32_t number; /* atomic */
+	uint32_t hidden;
 	struct pci_function *functions[N_DEVFNS];
 };
 
-struct pci_bus *pci_bus_new(void)
+struct pci_bus *pci_bus_new(struct pci_function *bridge)
 {
 	struct pci_bus *bus = g_new0(struct pci_bus, 1);
 
 	g_mutex_init(&bus->lock);
+	bus->bridge = bridge;
 	return bus;
 }
 
@@ -34,28 +37,47 @@ void pci_bus_free(struct pci_bus *bus)
 	g_free(bus);
 }
 
-char *pci_path(uint8_t devfn)
+struct pci_function *pci_bus_bridge(const struct pci_bus *bus)
 {
-	if (devfn & 7)
-		return g_strdup_printf("pci/00.%x.%x", devfn >> 3, devfn & 7);
-	return g_strdup_printf("pci/00.%x", devfn >> 3);
+	return bus->bridge;
 }
 
-int pci_bus_free_slot(struct pci_bus *bus, int first)
+void pci_bus_set_number(struct pci_bus *bus, uint8_t number)
 {
-	int found = -1;
+	__atomic_store_n(&bus->number, number, __ATOMIC_RELAXED);
+}
+
+void pci_bus_hide(struct pci_bus *bus, uint32_t slots)
+{
+	g_mutex_lock(&bus->lock);
+	bus->hidden = slots;
+	g_mutex_unlock(&bus->lock);
+}
+
+char *pci_path(const char *bridge, uint8_t devfn)
+{
+	g_autofree char *slot = devfn & 7 ? g_strdup_printf("%x.%x", devfn >> 3, devfn & 7)
+					  : g_strdup_printf("%x", devfn >> 3);
+
+	return bridge ? g_strdup_printf("%s/%s", bridge, slot) : g_strdup_printf("pci/00.%s", slot);
+}
+
+uint8_t pci_function_root_slot(const struct pci_function *fn)
+{
+	while (fn->bus->bridge)
+		fn = fn->bus->bridge;
+	return fn->devfn >> 3;
+}
+
+bool pci_bus_empty(struct pci_bus *bus)
+{
+	bool empty = true;
 
 	g_mutex_lock(&bus->lock);
-	for (int slot = first; slot < N_SLOTS && found < 0; slot++) {
-		bool taken = false;
-
-		for (int function = 0; function < 8; function++)
-			taken |= bus->functions[slot << 3 | function] != NULL;
-		if (!taken)
-			found = slot;
-	}
+	for (uint32_t i = 0; i < N_DEVFNS; i++)
+		empty = empty && !bus->functions[i];
 	g_mutex_unlock(&bus->lock);
-	return found;
+	return empty;
 }
 
 bool pci_bus_plug(struct pci_bus *bus, struct pci_function *fn, uint8_t devfn, GError **error)
@@ -82,15 +104,34 @@ void pci_bus_unplug(struct pci_bus *bus, struct pci_function *fn)
 	g_mutex_unlock(&bus->lock);
 }
 
-static struct pci_function *bus_find(struct pci_bus *bus, uint16_t bdf)
+/* The bus called @number behind a bridge of @root.  Context: @root's lock is held. */
+static struct pci_bus *find_behind(struct pci_bus *root, uint8_t number)
 {
-	struct pci_function *fn;
+	for (uint32_t i = 0; i < N_DEVFNS; i++) {
+		const struct pci_function *fn = root->functions[i];
 
-	if (bdf >= N_DEVFNS)
-		return NULL;
-	g_mutex_lock(&bus->lock);
-	fn = bus->functions[bdf];
-	g_mutex_unlock(&bus->lock);
+		if (fn && fn->secondary && !(root->hidden >> (i >> 3) & 1) &&
+		    __atomic_load_n(&fn->secondary->number, __ATOMIC_RELAXED) == number)
+			return fn->secondary;
+	}
+	return NULL;
+}
+
+static struct pci_function *bus_find(struct pci_bus *root, uint16_t bdf)
+{
+	struct pci_function *fn = NULL;
+	uint8_t devfn = bdf & 0xff;
+	struct pci_bus *behind;
+
+	g_mutex_lock(&root->lock);
+	if (bdf < N_DEVFNS) {
+		fn = root->hidden >> (devfn >> 3) & 1 ? NULL : root->functions[devfn];
+	} else if ((behind = find_behind(root, bdf >> 8))) {
+		g_mutex_lock(&behind->lock);
+		fn = behind->functions[devfn];
+		g_mutex_unlock(&behind->lock);
+	}
+	g_mutex_unlock(&root->lock);
 	return fn;
 }
 

@@ -164,7 +164,7 @@ static void test_lock_crosses(void)
 	new_fds.inherited = store;
 	new_node = block_node_new(&config, &new_fds, &error);
 	g_assert_no_error(error);
-	g_assert_true(fdstore_finish(store, &error));
+	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 	fdstore_free(g_steal_pointer(&store));
 	new_fds.inherited = NULL;
 

@@ -310,7 +310,7 @@ static void test_takeover(struct fixture *f, gconstpointer data)
 	new_fds.inherited = store;
 	new = open_chardev(&f->config, &new_fds);
 	new_link = attach(new, new_r);
-	g_assert_true(fdstore_finish(store, NULL));
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
 	say(new_link, "new");
 	carry_state(old, new);
 	chardev_disown(old);

@@ -59,9 +59,9 @@ static void test_round_trip(void)
 
 	g_assert_no_error(error);
 	g_assert_cmpuint(offer->generation, ==, 2);
-	g_assert_null(offer_config_differences(offer, config));
-	g_assert_null(offer_config_differences(offer, nothing));
-	differences = offer_config_differences(offer, other);
+	g_assert_null(offer_config_differences(offer, config, false));
+	g_assert_null(offer_config_differences(offer, nothing, false));
+	differences = offer_config_differences(offer, other, false);
 	g_assert_nonnull(strstr(differences, "-m: "));
 	json_decref(json);
 }
@@ -110,7 +110,7 @@ static char *tree_diff(const char *patch_theirs, const char *patch_own)
 	if (patch)
 		json_object_update(own, patch);
 	json_decref(patch);
-	out = offer_tree_differences(theirs, own);
+	out = offer_tree_differences(theirs, own, false);
 	json_decref(theirs);
 	json_decref(own);
 	return out;
@@ -284,7 +284,7 @@ static void test_all_differences(void)
 	json_object_set_new(json, "state-min-reader", json_integer(99));
 	offer = offer_from_json(json, NULL);
 	json_decref(json);
-	text = offer_differences(offer, other);
+	text = offer_differences(offer, other, false);
 	g_assert_nonnull(strstr(text, "needs a reader of format 99"));
 	g_assert_nonnull(strstr(text, "-m: 64M here, 128M in the successor"));
 	g_assert_nonnull(strstr(text, "-smp cpus: 2 here, 3 in the successor"));
@@ -318,7 +318,12 @@ static void test_takeover(void)
 		       "isa/60/i8042: its state 'i8042' needs a reader of version 99");
 	check_takeover(VM, SECTION("pci/05.0/warp", "warp-drive", "1"),
 		       "pci/05.0/warp: its state 'warp-drive' is not known here");
-	check_takeover(VM " -device virtio-rng-pci,addr=5", "7, null, {}", NULL);
+	check_takeover(VM " -device virtio-rng-pci,addr=5",
+		       "7, null, {}, " SECTION("pci/00.5/virtio-rng", "virtio-rng", "1"), NULL);
+	check_takeover(VM " -device virtio-rng-pci",
+		       SECTION("pci/00.2/virtio-rng", "virtio-rng", "1"),
+		       "device pci/00.1/virtio-rng: here, not there");
+	check_takeover(VM " -device virtio-rng-pci,bus=none", "", "Bus 'none' not found");
 	check_takeover(VM " -device warp-drive", "", "-device warp-drive: no such device");
 }
 

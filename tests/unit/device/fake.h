@@ -41,7 +41,7 @@ struct fake_machine {
 	struct fake_route routes[FAKE_ROUTES];
 	uint32_t n_route_set;
 	bool routes_full;
-	uint32_t n_power[3];
+	uint32_t n_power[POWER_EJECT + 1];
 };
 
 /* Test time; 0: the host's clock. */

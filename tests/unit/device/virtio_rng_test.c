@@ -134,7 +134,7 @@ static void test_file(void)
 	old = d;
 	new_fds.inherited = store;
 	rng_plug(&d, old.ram, "{\"rng\": \"r0\"}", &new_fds);
-	g_assert_true(fdstore_finish(store, &error));
+	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 	fake_hand_over(old.dev, d.dev);
 	drv_unplug(&old);
 	d.dev->ops->resume(d.dev);

@@ -68,7 +68,7 @@ static void change_hands(struct disk *disk, bool old_goes_first)
 	/* As an update: the successor is built while the guest runs. */
 	g_assert_true(fd_source_offer(old_fds, store, NULL, NULL, &error));
 	disk_plug(disk, store);
-	g_assert_true(fdstore_finish(store, &error));
+	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 	disk->fds->inherited = NULL;
 	fake_hand_over(old.dev, disk->d.dev);
 	if (old_goes_first)

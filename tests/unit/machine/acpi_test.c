@@ -5,6 +5,7 @@
 #include <string.h>
 #include <glib.h>
 
+#include "device/legacy/acpi_pm.h"
 #include "machine/layout.h"
 #include "machine/smbios.h"
 
@@ -80,6 +81,30 @@ static void test_every_cpu_count(void)
 	}
 }
 
+static bool contains(const uint8_t *table, const char *bytes, size_t len)
+{
+	return memmem(table, le(table + 4, 4), bytes, len);
+}
+
+/* The event and its registers are where the device has them, and every slot has its object. */
+static void test_hotplug(void)
+{
+	struct acpi_params params = {.n_cpus = 1, .pci64_base = 5 * GIB};
+	g_autoptr(GByteArray) block = acpi_build(&params, LAYOUT_ACPI);
+	const uint8_t *fadt = find_in_xsdt(block, "FACP");
+	const uint8_t *dsdt = table_at(block, le(fadt + 140, 8), "DSDT");
+
+	g_assert_cmphex(le(fadt + 80, 4), ==, ACPI_PM_BASE + ACPI_GPE0);
+	g_assert_cmpuint(fadt[92], ==, ACPI_GPE0_BYTES);
+	g_assert_cmphex(le(fadt + 220 + 4, 8), ==, ACPI_PM_BASE + ACPI_GPE0);
+	g_assert_true(contains(dsdt, "_E01", 4));
+	for (uint32_t slot = 0; slot < 32; slot++) {
+		g_autofree char *name = g_strdup_printf("S%02X_", slot);
+
+		g_assert_cmpint(contains(dsdt, name, 4), ==, slot >= 1 && slot <= 30);
+	}
+}
+
 static void test_smbios(void)
 {
 	struct vm_config config = {.uuid = (char *)"00112233-4455-6677-8899-aabbccddeeff"};
@@ -115,6 +140,7 @@ int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/acpi/every-cpu-count", test_every_cpu_count);
+	g_test_add_func("/acpi/hotplug", test_hotplug);
 	g_test_add_func("/smbios/structures", test_smbios);
 	return g_test_run();
 }

@@ -113,7 +113,7 @@ static void test_inherited(void)
 	next = ram_block_new(&config, &new_fds, NULL);
 	g_assert_nonnull(next);
 	g_assert_true(next->inherited);
-	g_assert_true(fdstore_finish(store, NULL));
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
 	g_assert_cmpstr((const char *)next->host + 3 * MIB, ==, "still here");
 	next->host[0] = 0x5a;
 	g_assert_cmpuint(old->host[0], ==, 0x5a);

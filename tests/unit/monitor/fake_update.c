@@ -227,3 +227,17 @@ const struct device_ops *device_ops_find(const char *driver)
 
 	return g_str_equal(driver, "fake-pci") ? &ops : NULL;
 }
+
+bool update_device_add(struct update *update, const json_t *args, GError **error)
+{
+	return called(update, "device_add", args, error);
+}
+
+bool update_device_del(struct update *update, const char *id, GError **error)
+{
+	json_t *args = json_pack("{s:s}", "id", id);
+	bool ok = called(update, "device_del", args, error);
+
+	json_decref(args);
+	return ok;
+}

@@ -94,6 +94,12 @@ static void test_arguments(void)
 	expect(&bed, "migrate \"x", "Error: migrate: unterminated string\n");
 	expect(&bed, "migrate a b", "Error: migrate: extraneous characters at the end of line\n");
 	expect_call(&bed, "migrate_incoming tcp:0:44444", "incoming({\"uri\":\"tcp:0:44444\"});");
+	expect_call(&bed, "device_add virtio-rng-pci,id=a,addr=0x3",
+		    "device_add({\"addr\":\"0x3\",\"driver\":\"virtio-rng-pci\",\"id\":\"a\"});");
+	expect_call(&bed, "device_del a", "device_del({\"id\":\"a\"});");
+	expect(&bed, "device_add", "Error: device_add: device expected\n");
+	expect(&bed, "device_add id=a", "Error: Parameter 'driver' is missing\n");
+	expect(&bed, "device_del", "Error: device_del: id expected\n");
 	expect_call(&bed, "migrate_cancel", "cancel();");
 	expect_call(&bed, "migrate_set_parameter mode cpr-exec",
 		    "parameters({\"mode\":\"cpr-exec\"});");

@@ -200,7 +200,7 @@ static inline void bed_succeed(struct bed *old, struct bed *new, struct fdstore 
 	new->update = fake_update_new(config, true);
 	new->update->fds.inherited = *store;
 	bed_open(new);
-	g_assert_true(fdstore_finish(*store, &error));
+	g_assert_true(fdstore_finish(*store, NULL, NULL, &error));
 	reader = state_reader_open(bytes, &error);
 	g_assert_no_error(error);
 	g_assert_true(new->update->extra.load(new->update->extra.opaque, reader, &error));

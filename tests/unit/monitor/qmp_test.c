@@ -86,6 +86,14 @@ static void test_requests(void)
 		{"{\"execute\":\"migrate\",\"arguments\":{\"channels\":[{\"channel-type\":\"main\","
 		 "\"addr\":{\"transport\":\"exec\",\"args\":[],\"path\":\"x\"}}]}}",
 		 QMP_ERROR("GenericError", "Parameter 'channels[0].addr.path' is unexpected")},
+		{"{\"execute\":\"device_add\",\"arguments\":{\"id\":\"a\"}}",
+		 QMP_ERROR("GenericError", "Parameter 'driver' is missing")},
+		{"{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"d\",\"bus\":1}}",
+		 QMP_ERROR("GenericError", "Invalid parameter type for 'bus', expected: string")},
+		{"{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"d\",\"own\":[1]}}",
+		 "{\"return\":{}}"},
+		{"{\"execute\":\"device_del\",\"arguments\":{\"id\":\"a\",\"x\":1}}",
+		 QMP_ERROR("GenericError", "Parameter 'x' is unexpected")},
 		{"{\"execute\":\"query-name\",\"id\":\"\xc3\xa4\"}",
 		 "{\"id\":\"\xc3\xa4\",\"return\":{}}"},
 		{"{'execute':'query-kvm'}", "{\"return\":{\"enabled\":true,\"present\":true}}"},
@@ -163,6 +171,11 @@ static void test_events(void)
 	event = client_json(&c);
 	g_assert_cmpstr(json_string_value(json_object_get(event, "event")), ==, "POWERDOWN");
 	g_assert_null(json_object_get(event, "data"));
+	json_decref(event);
+	fake_machine_event(bed.update, MACHINE_EVENT_DEVICE_DELETED,
+			   json_pack("{s:s}", "path", "/x"));
+	event = client_json(&c);
+	g_assert_cmpstr(json_string_value(json_object_get(event, "event")), ==, "DEVICE_DELETED");
 	json_decref(event);
 	data = json_pack("{s:s}", "status", "setup");
 	bed.update->event_fn(bed.update->event_opaque, "MIGRATION", data);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "options/command_line.h"
+#include "options/props.h"
 
 /* One of everything. */
 static const char *const big[] = {
@@ -112,7 +113,7 @@ static void test_round_trip(void)
 		g_assert_no_error(error);
 		again = vm_config_to_json(copy);
 		g_assert_true(json_equal(json, again));
-		g_assert_null(vm_config_differences(config, copy));
+		g_assert_null(vm_config_differences(config, copy, false));
 		free(text);
 		json_decref(json);
 		json_decref(read);
@@ -339,7 +340,7 @@ static void expect_difference(const char *option, const char *value, const char 
 	}
 	{
 		autoptr(vm_config) theirs = parse(args, more);
-		g_autofree char *text = vm_config_differences(ours, theirs);
+		g_autofree char *text = vm_config_differences(ours, theirs, false);
 
 		if (g_strcmp0(text, what) != 0) {
 			g_test_message("'%s' is not '%s'", text ? text : "none",
@@ -401,6 +402,83 @@ static void test_allowed_differences(void)
 	expect_difference("-name", "other", NULL);
 }
 
+/* ---- devices that come and go ---- */
+
+/* @ours and @theirs: lists of devices, with blanks between. */
+static void expect_devices(const char *ours, const char *theirs, bool may_lack, const char *what)
+{
+	struct vm_config *configs[2] = {vm_config_new(), vm_config_new()};
+	const char *lists[] = {ours, theirs};
+	g_autofree char *text = NULL;
+
+	for (int side = 0; side < 2; side++) {
+		g_auto(GStrv) devices = g_strsplit(lists[side], " ", -1);
+
+		for (char **d = devices; *d; d++) {
+			json_t *args = keyval_parse(*d, "driver", NULL);
+			struct device_config *config = device_config_read(args, "test", NULL);
+
+			json_decref(args);
+			g_assert_true(vm_config_plug(configs[side], config, NULL));
+		}
+	}
+	text = vm_config_differences(configs[0], configs[1], may_lack);
+	if (g_strcmp0(text, what) != 0)
+		g_error("'%s' is not '%s'", text ? text : "none", what ? what : "none");
+	vm_config_free(configs[0]);
+	vm_config_free(configs[1]);
+}
+
+static void test_device_differences(void)
+{
+	/* An address is compared where both sides give it, whichever way it is written. */
+	expect_devices("a,addr=0x3", "a", false, NULL);
+	expect_devices("a,addr=0x3", "a,addr=03.0,bus=pcie.0", false, NULL);
+	expect_devices("a,id=x,addr=3", "a,id=x,addr=4", false,
+		       "-device a,id=x: addr: 3 here, 4 in the successor");
+	expect_devices("a,bus=rp", "a", false, "-device a: bus: rp here, pcie.0 in the successor");
+	/* Order decides where there is none. */
+	expect_devices("a b", "b a", false,
+		       "-device number 2: b here, in another order in the successor");
+	expect_devices("a,addr=1 b,addr=2", "b,addr=2 a,addr=1", false, NULL);
+	expect_devices("a,n=1 a,n=2", "a,n=2 a,n=1", false,
+		       "-device a: n: 1 here, 2 in the successor\n"
+		       "-device a: n: 2 here, 1 in the successor");
+	expect_devices("a,addr=1,n=1 a,addr=2,n=2", "a,addr=2,n=2 a,addr=1,n=1", false, NULL);
+	/* A device may still be added, others may not be there. */
+	expect_devices("a b c", "a", false,
+		       "-device number 2: b here, none in the successor\n"
+		       "-device number 3: c here, none in the successor");
+	expect_devices("a b c", "b", true, NULL);
+	expect_devices("a b c", "", true, NULL);
+	expect_devices("a b", "a x", true, "-device number 2: b here, x in the successor");
+	expect_devices("a", "a b", true, "-device number 2: none here, b in the successor");
+	expect_devices("", "", true, NULL);
+}
+
+static void test_plug(void)
+{
+	autoptr(vm_config) config = vm_config_new();
+	json_t *args = json_pack("{s:s, s:s, s:s}", "driver", "a", "id", "x", "drive", "none");
+	struct device_config *device;
+	g_autoptr(GError) error = NULL;
+
+	/* What makes the whole wrong is not added, whoever refers to whom. */
+	g_assert_false(vm_config_plug(config, device_config_read(args, "test", NULL), &error));
+	g_assert_nonnull(strstr(error->message, "there is no block node 'none'"));
+	g_assert_cmpuint(config->devices->len, ==, 0);
+	json_object_del(args, "drive");
+	device = device_config_read(args, "test", NULL);
+	g_assert_true(vm_config_plug(config, device, NULL));
+	g_assert_false(vm_config_plug(config, device_config_read(args, "test", NULL), NULL));
+	g_assert_cmpuint(config->devices->len, ==, 1);
+	vm_config_unplug(config, device);
+	g_assert_cmpuint(config->devices->len, ==, 0);
+	json_object_set_new(args, "driver", json_integer(7));
+	g_assert_null(device_config_read(args, "test", NULL));
+	json_decref(args);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -412,5 +490,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/options/json/mutations", test_mutations);
 	g_test_add_func("/options/json/differences", test_differences);
 	g_test_add_func("/options/json/allowed-differences", test_allowed_differences);
+	g_test_add_func("/options/json/device-differences", test_device_differences);
+	g_test_add_func("/options/json/plug", test_plug);
 	return g_test_run();
 }

@@ -70,7 +70,7 @@ static int child_main(const char *mode, int manifest_fd)
 	}
 	close(fdstore_take(store, "ram", FD_RAM, &error));
 	stream = fdstore_take(store, "stream", FD_STREAM, &error);
-	if (stream < 0 || !fdstore_finish(store, &error))
+	if (stream < 0 || !fdstore_finish(store, NULL, NULL, &error))
 		return child_fail("take", error);
 	if (g_str_equal(mode, "again")) {
 		g_autoptr(GBytes) next = fdstore_export_exec(store, &error);

@@ -77,7 +77,7 @@ static void cross(unsigned int n)
 		if (i > 0)
 			g_assert_cmpuint(eventfd_drain(fd), ==, i);
 	}
-	g_assert_true(fdstore_finish(received, NULL));
+	g_assert_true(fdstore_finish(received, NULL, NULL, NULL));
 	fdstore_free(received);
 	fdstore_free(sent);
 	fd_close(&link.end[0]);

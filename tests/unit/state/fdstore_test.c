@@ -24,13 +24,13 @@ static void test_add_take_finish(void)
 	g_assert_cmpint(fdstore_find(store, "ram/pc.ram")->fd, >=, 3);
 	g_assert_null(fdstore_find(store, "ram"));
 
-	g_assert_false(fdstore_finish(store, &error));
+	g_assert_false(fdstore_finish(store, NULL, NULL, &error));
 	test_assert_message(&error, "has no use for: ram/pc.ram");
 	taken = fdstore_take(store, "ram/pc.ram", FD_RAM, &error);
 	g_assert_no_error(error);
 	g_assert_cmpint(fcntl(taken, F_GETFD), ==, FD_CLOEXEC);
 	g_assert_true(test_same_file(fd, taken));
-	g_assert_true(fdstore_finish(store, &error));
+	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 
 	g_assert_cmpint(fdstore_take(store, "ram/pc.ram", FD_RAM, &error), ==, -1);
 	test_assert_message(&error, "descriptor ram/pc.ram: was taken before");
@@ -376,7 +376,15 @@ static void test_acquire_both_ways(void)
 	new_device = fd_acquire(&warm, "dev/other", FD_EVENT, open_event, NULL, &error);
 	g_assert_no_error(error);
 	g_assert_cmpint(n_opened, ==, 2);
-	g_assert_true(fdstore_finish(store, NULL));
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
+	/* Its owner is gone before the commit: somebody has to take it again. */
+	fd_withdraw(&warm, "dev/event");
+	fd_close(&second);
+	g_assert_false(fdstore_finish(store, NULL, NULL, NULL));
+	second = fd_acquire(&warm, "dev/event", FD_EVENT, open_event, NULL, &error);
+	g_assert_no_error(error);
+	g_assert_cmpint(n_opened, ==, 2);
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
 	/* Not while the predecessor is to have handed over all there is. */
 	warm.complete = true;
 	g_assert_cmpint(fd_acquire(&warm, "dev/third", FD_EVENT, open_event, NULL, &error), ==, -1);

@@ -61,6 +61,7 @@ static const struct section_kind section_kinds[] = {
 	{"monitor/*/session", &monitor_session_desc},
 	{"pci/*/host-bridge", .make = all_descs_bridge},
 	{"pci/*/lpc", .make = lpc_new},
+	{"pci/*/pcie-root-port", .driver = "pcie-root-port"},
 	{"pci/*/virtio-blk", .driver = "virtio-blk-pci"},
 	{"pci/*/virtio-rng", .driver = "virtio-rng-pci"},
 	{"pci/*/virtio-serial", .driver = "virtio-serial-pci"},
