@@ -115,12 +115,6 @@ void kvm_vm_run(struct kvm_vm *vm);
 void kvm_vm_pause(struct kvm_vm *vm);
 bool kvm_vm_running(const struct kvm_vm *vm);
 
-/**
- * kvm_vm_get_ready() - There is work for the vCPUs' threads in a moment: wake them, so that it does not
- * wait for that.  Changes nothing.
- */
-void kvm_vm_get_ready(struct kvm_vm *vm);
-
 /** kvm_vm_entered_ns() - When the first vCPU left its parking place after the last kvm_vm_run() that
  * found them parked; 0 if none has yet.  The main thread may be late to ask: the vCPUs want its CPU. */
 uint64_t kvm_vm_entered_ns(struct kvm_vm *vm);

@@ -39,10 +39,11 @@
 /**
  * DOC: waiting
  *
- * Every hand-over from one thread to another inside an update's pause costs a wake-up, 30 to 100 us
- * where an idle processor sleeps deeply or belongs to a hypervisor.  What is waited for there comes
- * within that time, so a waiting thread looks again for SPIN_NS, offering its processor to others
- * at each look, before it sleeps.
+ * A hand-over from one thread to another costs a wake-up, 30 to 100 us where an idle processor sleeps
+ * deeply or belongs to a hypervisor.  Two are near enough to be waited for awake: the main thread
+ * waits for a park or a job that takes that long, and a vCPU that has just parked is about to be
+ * asked for its state.  They look again for SPIN_NS, offering the processor to others at each look.
+ * More of that does harm: on a host with few processors who spins takes one from who works.
  */
 #define SPIN_NS (200 * NS_PER_USEC)
 
@@ -260,12 +261,14 @@ static void *vcpu_thread(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 	struct kvm_vm *vm = vcpu->vm;
+	bool just_parked = false;
 
 	g_mutex_lock(&vm->lock);
 	vcpu->tid = vcpu_thread_signals() ? (int)gettid() : -1;
 	tell_main(vm);
 	while (!vm->quit) {
 		if (vcpu->job) {
+			just_parked = false;
 			vcpu_run_job(vcpu);
 		} else if (vm->running && !vcpu->blocked) {
 			vcpu->parked = false;
@@ -276,10 +279,13 @@ static void *vcpu_thread(void *opaque)
 			g_mutex_unlock(&vm->lock);
 			vcpu_enter_guest(vcpu);
 			g_mutex_lock(&vm->lock);
-			vcpu->parked = true;
+			vcpu->parked = just_parked = true;
 			tell_main(vm);
-		} else {
+		} else if (just_parked) {
+			just_parked = false;
 			spin_wait(vm, &vcpu->wake, &vm->work_seq);
+		} else {
+			g_cond_wait(&vcpu->wake, &vm->lock);
 		}
 	}
 	g_mutex_unlock(&vm->lock);
@@ -359,13 +365,6 @@ void kvm_vm_pause(struct kvm_vm *vm)
 		while (!vm->vcpus[i].parked)
 			spin_wait(vm, &vm->parked, &vm->done_seq);
 	}
-	g_mutex_unlock(&vm->lock);
-}
-
-void kvm_vm_get_ready(struct kvm_vm *vm)
-{
-	g_mutex_lock(&vm->lock);
-	wake_vcpus(vm, 0, vm->n_vcpus);
 	g_mutex_unlock(&vm->lock);
 }
 

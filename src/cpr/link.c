@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -189,30 +188,13 @@ static gboolean link_readable(int fd, GIOCondition condition, void *opaque)
 	return G_SOURCE_REMOVE;
 }
 
-/* An answer that is waited for in a pause is near: look for it before sleeping. */
-#define NEAR_NS (500 * NS_PER_USEC)
-
-static int poll_near(int fd, uint64_t deadline_ns)
-{
-	const uint64_t until_ns = clock_now_ns() + NEAR_NS;
-
-	while (clock_now_ns() < until_ns) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-
-		if (poll(&p, 1, 0) > 0)
-			return p.revents;
-		sched_yield();
-	}
-	return fd_poll(fd, POLLIN, deadline_ns);
-}
-
 /* Read one whole frame before @deadline_ns. */
 static bool wait_frame(struct link *link, uint64_t deadline_ns, GError **error)
 {
 	int r;
 
 	while ((r = read_frame(link, error)) == 0) {
-		r = poll_near(link->fd, deadline_ns);
+		r = fd_poll(link->fd, POLLIN, deadline_ns);
 		if (r == 0)
 			return error_set(error, MOLT_ERROR_TIMEOUT,
 					 "the peer did not answer in time");

@@ -227,7 +227,6 @@ bool machine_load(struct machine *machine, struct state_reader *reader, GError *
 	autoptr(state_txn) txn = state_txn_new(reader);
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 
-	kvm_vm_get_ready(machine->kvm);
 	if (!parse_all(machine, txn, state, error) ||
 	    !state_txn_commit(txn, machine_check, machine, error))
 		return false;
