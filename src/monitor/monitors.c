@@ -14,6 +14,12 @@
 /* How soon after a failed update the sessions go on. */
 #define MONITORS_ASK_MS 10
 
+/*
+ * How long an event may wait.  Longer than a pause: an old process that wrote to sockets as soon as it has
+ * said "go" would do so on the processor that its successor wants.
+ */
+#define MONITORS_DELIVER_US 2000
+
 /**
  * struct monitors - See monitors.h
  * @sessions:	struct session *
@@ -74,7 +80,7 @@ static json_t *event_new(const char *name, json_t *data)
 void monitors_emit(struct monitors *monitors, const char *name, json_t *data)
 {
 	g_ptr_array_add(monitors->events, event_new(name, data));
-	g_source_set_ready_time(monitors->deliver, 0);
+	g_source_set_ready_time(monitors->deliver, g_get_monotonic_time() + MONITORS_DELIVER_US);
 }
 
 void monitors_deliver(struct monitors *monitors)
