@@ -259,7 +259,6 @@ static enum stage_result tt_populate(void *ctx, GError **error)
 static enum stage_result tt_rehearse(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-
 	const uint64_t begun_ns = clock_now_ns();
 
 	if (!machine_rehearse_load(tt->base.update->machine, error))
