@@ -1,5 +1,6 @@
 // Table of contents: parse, build or take over, run.
 // SPDX-License-Identifier: Apache-2.0
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +96,19 @@ static bool run(struct program *program, struct vm_config *config, char **argv, 
 	return true;
 }
 
+/*
+ * What was freed is kept for the next time.  A pause needs some 200 KiB for a moment, and a rehearsal
+ * has made them ready: given back to the kernel, they would be page faults and a flush of other
+ * processors' TLBs in it.  Larger blocks, and what the heap has too much of, still go back.
+ */
+static void keep_heap(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	mallopt(M_TRIM_THRESHOLD, 4 << 20);
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	struct command_line_action action = {.device_help = device_help};
@@ -104,6 +118,7 @@ int main(int argc, char **argv)
 	autofd int ready_fd = -1;
 	int status;
 
+	keep_heap();
 	if (!config && !error) {
 		fputs(action.text, stdout);
 		g_free(action.text);
