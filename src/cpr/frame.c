@@ -21,19 +21,15 @@ const char *frame_type_name(unsigned int type)
 	return type > 0 && type < FRAME_TYPE_COUNT ? type_names[type] : "unknown";
 }
 
-void frame_encode_header(uint8_t out[FRAME_HEADER_BYTES], enum frame_type type, const void *payload,
-			 size_t len)
-{
-	wire_store_le32(out, FRAME_MAGIC);
-	wire_store_le16(out + 4, type);
-	wire_store_le16(out + 6, 0);
-	wire_store_le32(out + 8, len);
-	wire_store_le32(out + 12, crc32c(0, payload, len));
-}
-
 void frame_encode(GByteArray *out, enum frame_type type, const void *payload, size_t len)
 {
-	frame_encode_header(wire_grow(out, FRAME_HEADER_BYTES), type, payload, len);
+	uint8_t *header = wire_grow(out, FRAME_HEADER_BYTES);
+
+	wire_store_le32(header, FRAME_MAGIC);
+	wire_store_le16(header + 4, type);
+	wire_store_le16(header + 6, 0);
+	wire_store_le32(header + 8, len);
+	wire_store_le32(header + 12, crc32c(0, payload, len));
 	wire_put(out, payload, len);
 }
 

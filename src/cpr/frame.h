@@ -85,10 +85,6 @@ struct frame_header {
 /** frame_encode() - Append a whole frame to @out. */
 void frame_encode(GByteArray *out, enum frame_type type, const void *payload, size_t len);
 
-/** frame_encode_header() - Only the header, for a payload that is sent from where it lies. */
-void frame_encode_header(uint8_t out[FRAME_HEADER_BYTES], enum frame_type type, const void *payload,
-			 size_t len);
-
 /** frame_header_parse() - Decode and check FRAME_HEADER_BYTES octets from outside. */
 bool frame_header_parse(struct span wire, struct frame_header *header, GError **error);
 

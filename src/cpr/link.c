@@ -58,39 +58,43 @@ void link_free(struct link *link)
 
 /* ---- sending ---- */
 
-bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error)
+/* In one piece: header and payload in two would wake the reader twice. */
+static bool send_frame(struct link *link, enum frame_type type, const void *data, size_t len,
+		       uint64_t deadline_ns, GError **error)
 {
-	g_autoptr(GByteArray) frame = g_byte_array_new();
-	g_autofree char *text = NULL;
-	char *dumped = json_dumps(body, JSON_COMPACT);
+	g_autoptr(GByteArray) frame = g_byte_array_sized_new(FRAME_HEADER_BYTES + len);
 
-	json_decref(body);
-	text = dumped ? g_strdup(dumped) : g_strdup("{}");
-	free(dumped);
-	if (strlen(text) > FRAME_MAX_BYTES)
-		return error_set_generic(error, "%s: %zu octets are more than the peer takes",
-					 frame_type_name(type), strlen(text));
-	frame_encode(frame, type, text, strlen(text));
-	if (channel_write(link->fd, frame->data, frame->len, clock_deadline_ms(LINK_SEND_MS),
-			  error))
+	frame_encode(frame, type, data, len);
+	if (channel_write(link->fd, frame->data, frame->len, deadline_ns, error))
 		return true;
 	g_prefix_error(error, "%s: ", frame_type_name(type));
 	return false;
 }
 
+bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error)
+{
+	char *text = json_dumps(body, JSON_COMPACT);
+	const char *sent = text ? text : "{}";
+	bool ok;
+
+	json_decref(body);
+	if (strlen(sent) > FRAME_MAX_BYTES)
+		ok = error_set_generic(error, "%s: %zu octets are more than the peer takes",
+				       frame_type_name(type), strlen(sent));
+	else
+		ok = send_frame(link, type, sent, strlen(sent), clock_deadline_ms(LINK_SEND_MS),
+				error);
+	free(text);
+	return ok;
+}
+
 bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, uint64_t deadline_ns,
 		     GError **error)
 {
-	uint8_t head[FRAME_HEADER_BYTES];
 	gsize len;
 	const void *data = g_bytes_get_data(payload, &len);
 
-	frame_encode_header(head, type, data, len);
-	if (channel_write(link->fd, head, sizeof(head), deadline_ns, error) &&
-	    channel_write(link->fd, data, len, deadline_ns, error))
-		return true;
-	g_prefix_error(error, "%s: ", frame_type_name(type));
-	return false;
+	return send_frame(link, type, data, len, deadline_ns, error);
 }
 
 bool link_send_fds(struct link *link, const struct fdstore *store, GError **error)

@@ -16,17 +16,21 @@
 static void test_header(void)
 {
 	for (unsigned int type = 1; type < FRAME_TYPE_COUNT; type++) {
-		uint8_t head[FRAME_HEADER_BYTES];
+		g_autoptr(GByteArray) frame = g_byte_array_new();
 		struct frame_header header;
 
-		frame_encode_header(head, type, "abc", 3);
-		g_assert_true(frame_header_parse(span_of(head, sizeof(head)), &header, NULL));
+		frame_encode(frame, type, "abc", 3);
+		g_assert_cmpmem(frame->data + FRAME_HEADER_BYTES, frame->len - FRAME_HEADER_BYTES,
+				"abc", 3);
+		g_assert_true(frame_header_parse(span_of(frame->data, FRAME_HEADER_BYTES), &header,
+						 NULL));
 		g_assert_cmpuint(header.type, ==, type);
 		g_assert_cmpuint(header.length, ==, 3);
 		g_assert_true(frame_check(&header, "abc", NULL));
 		g_assert_false(frame_check(&header, "abd", NULL));
-		for (size_t cut = 0; cut < sizeof(head); cut++)
-			g_assert_false(frame_header_parse(span_of(head, cut), &header, NULL));
+		for (size_t cut = 0; cut < FRAME_HEADER_BYTES; cut++)
+			g_assert_false(
+				frame_header_parse(span_of(frame->data, cut), &header, NULL));
 	}
 }
 
