@@ -279,6 +279,8 @@ static bool kvm_create_vcpus(struct kvm_vm *vm, GError **error)
 	if (khz <= 0)
 		return error_set_generic(error, "KVM_GET_TSC_KHZ: the host's TSC has no frequency");
 	vm->caps.host_tsc_khz = (uint32_t)khz;
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		vm->vcpus[i].tsc_khz = vm->caps.host_tsc_khz;
 	return true;
 }
 

@@ -71,6 +71,16 @@ DEFINE_CLEANUP(kvm_vm, kvm_vm_free)
 bool kvm_vm_rehearse(const struct kvm_vm *vm, GError **error);
 
 /**
+ * kvm_vm_rehearse_entry() - Let each vCPU enter the guest once, where there is none (kvm_entry.c)
+ * kvm_vm_cpuid_digest() - Of all vCPUs' CPUID: after a rehearsal they take no other
+ *
+ * For a VM whose vCPUs have neither run nor been given a state, and are as before afterwards.
+ * Context: main thread, VM paused.
+ */
+bool kvm_vm_rehearse_entry(struct kvm_vm *vm, GError **error);
+uint32_t kvm_vm_cpuid_digest(const struct kvm_vm *vm);
+
+/**
  * kvm_vm_prefault() - Make the page tables that the guest's accesses would make, one fault at a time
  * @stop:	Looked at between small steps; another thread may set it
  *
@@ -105,6 +115,7 @@ int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
 
 /**
  * kvm_vm_run() - Unpark every vCPU.  kvm_vm_pause() - Park them and wait until the last has parked
+ * kvm_vm_pause_reading() - The same, when kvm_vm_capture() will follow: vCPUs do most of it at once
  *
  * A parked vCPU has completed its last port or MMIO access: its registers are consistent.  A vCPU
  * that reported an event stays parked until kvm_vm_reset() or kvm_vm_apply().
@@ -113,7 +124,15 @@ int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
  */
 void kvm_vm_run(struct kvm_vm *vm);
 void kvm_vm_pause(struct kvm_vm *vm);
+void kvm_vm_pause_reading(struct kvm_vm *vm);
 bool kvm_vm_running(const struct kvm_vm *vm);
+
+/**
+ * kvm_vm_expect() - kvm_vm_apply() and kvm_vm_run() are due within @ns: vCPUs' threads wait for them awake
+ *
+ * Otherwise each of the two costs a wake-up.  Context: main thread, VM paused.
+ */
+void kvm_vm_expect(struct kvm_vm *vm, uint64_t ns);
 
 /** kvm_vm_entered_ns() - When the first vCPU left its parking place after the last kvm_vm_run() that
  * found them parked; 0 if none has yet.  The main thread may be late to ask: the vCPUs want its CPU. */
@@ -173,11 +192,13 @@ struct kvm_section {
 const struct kvm_section *kvm_vm_sections(struct kvm_vm *vm, uint32_t *n);
 
 /**
+ * kvm_vm_begin_capture() - Give kvm_vm_capture() a start, so that other work can be done meanwhile
  * kvm_vm_capture() - Read the kernel's state into the sections; vCPUs in parallel on their threads
  * kvm_vm_apply() - Write the sections to the kernel, in the order that kvm_state.c gives reasons
  * for
  *
  * Parked vCPUs only.  After kvm_vm_apply() the guest's TSC and kvmclock are as if it had run on.
  */
+bool kvm_vm_begin_capture(struct kvm_vm *vm, GError **error);
 bool kvm_vm_capture(struct kvm_vm *vm, GError **error);
 bool kvm_vm_apply(struct kvm_vm *vm, GError **error);

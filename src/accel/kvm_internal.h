@@ -83,15 +83,18 @@ struct kvm_irqs {
  * @accel:	What devices see
  * @params:	Copied; the pointers in it are the machine's
  * @kvm_fd, @vm_fd: never given away: the kernel binds a VM to the mm that made it
- * @lock:	Guards @running, @quit, the counters and what struct vcpu says it does
+ * @lock:	Guards what follows up to @quit, and what struct vcpu says it does
  * @parked:	Signalled when a vCPU parks or a job ends
  * @done_seq:	Goes up with each signal of @parked
  * @work_seq:	Goes up with each signal of a struct vcpu.wake
+ * @awake_until_ns: vCPUs' threads wait awake, see DOC: waiting
+ * @when_parked: What all vCPUs' threads do once the last of them has parked
  * @running:	vCPUs may run
  * @irqs:	Routing
  * @msr_index, @n_msrs: MSRs that this KVM can read and that are saved
  * @power_on:	What the sections held right after creation; vCPUs keep their own
  * @saved:	The sections
+ * @capturing:	kvm_vm_begin_capture() was called, and not yet kvm_vm_capture()
  * @boot_id:	The host's
  * @clock_frozen, @frozen_clock_ns: kvm_vm_stop_clock()
  */
@@ -106,6 +109,8 @@ struct kvm_vm {
 	GMutex lock;
 	GCond parked;
 	uint32_t done_seq, work_seq;
+	uint64_t awake_until_ns;
+	vcpu_fn when_parked;
 	bool running;
 	uint64_t entered_ns; /* see kvm_vm_entered_ns() */
 	bool quit;
@@ -128,6 +133,7 @@ struct kvm_vm {
 	} saved;
 	struct kvm_section *sections;
 	uint32_t n_sections;
+	bool capturing;
 
 	uint8_t boot_id[KVM_SAVED_BOOT_ID_SIZE];
 	bool clock_frozen;
@@ -161,6 +167,9 @@ bool kvm_msr_write(struct vcpu *vcpu, uint32_t index, uint64_t value, GError **e
 
 /* kvm_vcpu_state.c; Context: the vCPU's thread */
 bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error);
+bool kvm_sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error);
+bool kvm_vcpu_capture_early(struct vcpu *vcpu, GError **error);
+bool kvm_vcpu_capture_rest(struct vcpu *vcpu, GError **error);
 bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_time,
 		    GError **error);
 bool kvm_vcpu_set_boot_regs(struct vcpu *vcpu, const struct kvm_boot_regs *regs, GError **error);

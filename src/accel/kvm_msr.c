@@ -29,7 +29,7 @@ static const uint32_t msr_fixed_mtrrs[] = {
 };
 
 /* What KVM_GET_MSRS and KVM_SET_MSRS take, with room; the kernel refuses 256 and more. */
-#define MSR_BATCH 128U
+#define MSR_BATCH 255U
 union msr_batch {
 	struct kvm_msrs msrs;
 	uint8_t room[sizeof(struct kvm_msrs) + MSR_BATCH * sizeof(struct kvm_msr_entry)];
@@ -227,7 +227,7 @@ static bool msr_batch_write(const struct vcpu *vcpu, const struct kvm_msr_entry 
 }
 
 /*
- * What has to be written.  A vCPU that never ran has its power-on values, and most of the guest's are
+ * What has to be written.  A fresh vCPU has its power-on values, and most of the guest's are
  * the same: some 300 writes less in an update's pause.
  */
 static uint32_t msrs_to_write(const struct vcpu *vcpu, const struct kvm_saved_vcpu *s,
@@ -237,7 +237,7 @@ static uint32_t msrs_to_write(const struct vcpu *vcpu, const struct kvm_saved_vc
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < s->n_msr_index; i++) {
-		if (!vcpu->ran && i < now->n_msr_index && now->msr_index[i] == s->msr_index[i] &&
+		if (vcpu->fresh && i < now->n_msr_index && now->msr_index[i] == s->msr_index[i] &&
 		    now->msr_value[i] == s->msr_value[i])
 			continue;
 		list[n++] =

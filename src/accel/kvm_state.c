@@ -71,14 +71,20 @@ static bool irqchip_apply(struct kvm_vm *vm, struct kvm_saved_irqchip *s, GError
 
 /* ---- jobs for vCPU threads ---- */
 
+static bool job_capture_early(struct vcpu *vcpu, void *arg, GError **error)
+{
+	return kvm_vcpu_capture_early(vcpu, error);
+}
+
 static bool job_capture(struct vcpu *vcpu, void *arg, GError **error)
 {
-	return kvm_vcpu_capture(vcpu, vcpu->saved, error);
+	return kvm_vcpu_capture_rest(vcpu, error);
 }
 
 static bool job_capture_power_on(struct vcpu *vcpu, void *arg, GError **error)
 {
-	return kvm_vcpu_capture(vcpu, vcpu->power_on, error);
+	vcpu->fresh = kvm_vcpu_capture(vcpu, vcpu->power_on, error);
+	return vcpu->fresh;
 }
 
 static bool job_apply(struct vcpu *vcpu, void *arg, GError **error)
@@ -133,6 +139,20 @@ static bool kvm_vm_must_be_paused(struct kvm_vm *vm, GError **error)
 	return !kvm_vm_running(vm) || error_set_generic(error, "the vCPUs are running");
 }
 
+void kvm_vm_pause_reading(struct kvm_vm *vm)
+{
+	vcpus_park(vm, job_capture_early);
+}
+
+bool kvm_vm_begin_capture(struct kvm_vm *vm, GError **error)
+{
+	if (!kvm_vm_must_be_paused(vm, error))
+		return false;
+	vcpus_begin(vm, job_capture, NULL);
+	vm->capturing = true;
+	return true;
+}
+
 /*
  * The chips and the clock are read while the vCPUs are: without a running vCPU they change only by a
  * tick of the PIT, one of those that any pause costs.
@@ -141,9 +161,9 @@ bool kvm_vm_capture(struct kvm_vm *vm, GError **error)
 {
 	bool ok;
 
-	if (!kvm_vm_must_be_paused(vm, error))
+	if (!vm->capturing && !kvm_vm_begin_capture(vm, error))
 		return false;
-	vcpus_begin(vm, job_capture, NULL);
+	vm->capturing = false;
 	ok = irqchip_capture(vm, &vm->saved.irqchip, error) &&
 	     KVM_IOCTL(vm->vm_fd, KVM_GET_PIT2, &vm->saved.pit.pit, error) &&
 	     kvm_clock_capture(vm, error);

@@ -37,7 +37,7 @@ static bool sregs_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **
 	return true;
 }
 
-static bool sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error)
+bool kvm_sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error)
 {
 	struct kvm_sregs old = {0};
 
@@ -131,14 +131,14 @@ static struct kvm_device_attr tsc_offset_attr(uint64_t *offset)
 static bool tsc_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
 {
 	struct kvm_device_attr attr = tsc_offset_attr(&s->tsc_offset);
-	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
 
-	if (khz <= 0)
-		return error_set_errno(error, khz < 0 ? errno : EINVAL, "KVM_GET_TSC_KHZ");
-	s->tsc_khz = (uint32_t)khz;
+	s->tsc_khz = vcpu->tsc_khz;
 	s->tsc_offset = 0;
 	s->has_tsc_offset = ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &attr) == 0;
 	s->tsc_host = kvm_host_tsc();
+	s->tsc = s->tsc_host + s->tsc_offset;
+	if (s->has_tsc_offset && s->tsc_khz == vcpu->vm->caps.host_tsc_khz)
+		return true;
 	return kvm_msr_read(vcpu, KVM_MSR_TSC, &s->tsc, error);
 }
 
@@ -165,17 +165,19 @@ static bool tsc_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError 
 			     error);
 }
 
+/* Only this program sets it, so that it need not be asked for. */
 static bool tsc_khz_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
 {
-	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
-
-	if (khz == (int)s->tsc_khz ||
-	    ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)s->tsc_khz) == 0)
+	if (vcpu->tsc_khz == s->tsc_khz)
 		return true;
-	return error_set_generic(error,
-				 "the guest's TSC runs at %u kHz, this host's at %d, and its "
-				 "processor cannot scale it",
-				 s->tsc_khz, khz);
+	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)s->tsc_khz) < 0)
+		return error_set_generic(
+			error,
+			"the guest's TSC runs at %u kHz, this host's at %u, and its "
+			"processor cannot scale it",
+			s->tsc_khz, vcpu->tsc_khz);
+	vcpu->tsc_khz = s->tsc_khz;
+	return true;
 }
 
 /* ---- CPUID ---- */
@@ -232,21 +234,41 @@ static bool mp_state_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError
 	return true;
 }
 
-static bool mp_state_apply(struct vcpu *vcpu, uint32_t mp_state, GError **error)
-{
-	struct kvm_mp_state mp = {.mp_state = mp_state};
+/*
+ * What a fresh vCPU holds already need not be written, and most guests leave these alone: a call to
+ * the kernel is 5 us of the pause.
+ */
+#define HOLDS(vcpu, s, member) \
+	((vcpu)->fresh && memcmp(&(s)->member, &(vcpu)->power_on->member, sizeof((s)->member)) == 0)
 
-	return KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &mp, error);
+static bool mp_state_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
+{
+	struct kvm_mp_state mp = {.mp_state = s->mp_state};
+
+	return HOLDS(vcpu, s, mp_state) || KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &mp, error);
+}
+
+static bool debugregs_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
+{
+	return HOLDS(vcpu, s, debugregs) ||
+	       KVM_IOCTL(vcpu->fd, KVM_SET_DEBUGREGS, (void *)&s->debugregs, error);
+}
+
+static bool events_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
+{
+	return HOLDS(vcpu, s, events) ||
+	       KVM_IOCTL(vcpu->fd, KVM_SET_VCPU_EVENTS, (void *)&s->events, error);
 }
 
 /*
- * The order matters in two places:
+ * The order matters in three places:
  *  - MP state first: reading it makes KVM act on a pending INIT or SIPI, which changes registers.
+ *  - events next: reading them settles what a pending exception does to other registers.
  *  - MSRs, and among them the TSC deadline, before the LAPIC: a timer that expires in between shows
  *    as an interrupt in the LAPIC and is delivered twice at worst; the other way round it would be
  *    in neither.
  */
-bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
+static bool capture_registers(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
 {
 	cpuid_capture(vcpu, s);
 	return mp_state_capture(vcpu, s, error) &&
@@ -256,7 +278,36 @@ bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **erro
 	       xsave_capture(vcpu, s, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_GET_DEBUGREGS, &s->debugregs, error) &&
 	       tsc_capture(vcpu, s, error) && kvm_msrs_capture(vcpu, s, error) &&
-	       nested_capture(vcpu, s, error) &&
+	       nested_capture(vcpu, s, error);
+}
+
+bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
+{
+	return capture_registers(vcpu, s, error) &&
+	       KVM_IOCTL(vcpu->fd, KVM_GET_LAPIC, &s->lapic, error);
+}
+
+/* No vCPU runs, but devices may still interrupt this one, until they are drained. */
+bool kvm_vcpu_capture_early(struct vcpu *vcpu, GError **error)
+{
+	vcpu->early = capture_registers(vcpu, vcpu->saved, error);
+	return vcpu->early;
+}
+
+/*
+ * An interrupt changes the LAPIC; an NMI or SMI, the events.  One that is an INIT changes all, and
+ * the MP state shows it.
+ */
+bool kvm_vcpu_capture_rest(struct vcpu *vcpu, GError **error)
+{
+	struct kvm_saved_vcpu *s = vcpu->saved;
+	const uint32_t mp_state = s->mp_state;
+	const bool early = vcpu->early;
+
+	vcpu->early = false;
+	if (!early || !mp_state_capture(vcpu, s, NULL) || s->mp_state != mp_state)
+		return kvm_vcpu_capture(vcpu, s, error);
+	return KVM_IOCTL(vcpu->fd, KVM_GET_VCPU_EVENTS, &s->events, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_GET_LAPIC, &s->lapic, error);
 }
 
@@ -279,17 +330,21 @@ bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **erro
 bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_time,
 		    GError **error)
 {
-	return cpuid_apply(vcpu, s, error) && (!set_time || tsc_khz_apply(vcpu, s, error)) &&
-	       sregs_apply(vcpu, &s->sregs, error) &&
-	       kvm_msr_apply_one(vcpu, s, KVM_MSR_FEAT_CTL, error) &&
-	       nested_apply(vcpu, s, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_REGS, (void *)&s->regs, error) &&
-	       xcrs_apply(vcpu, s, error) && xsave_apply(vcpu, s, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_LAPIC, (void *)&s->lapic, error) &&
-	       (!set_time || tsc_apply(vcpu, s, error)) && kvm_msrs_apply(vcpu, s, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_DEBUGREGS, (void *)&s->debugregs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_VCPU_EVENTS, (void *)&s->events, error) &&
-	       mp_state_apply(vcpu, s->mp_state, error);
+	bool ok = cpuid_apply(vcpu, s, error) && (!set_time || tsc_khz_apply(vcpu, s, error)) &&
+		  kvm_sregs_apply(vcpu, &s->sregs, error) &&
+		  kvm_msr_apply_one(vcpu, s, KVM_MSR_FEAT_CTL, error) &&
+		  nested_apply(vcpu, s, error) &&
+		  KVM_IOCTL(vcpu->fd, KVM_SET_REGS, (void *)&s->regs, error) &&
+		  xcrs_apply(vcpu, s, error) && xsave_apply(vcpu, s, error) &&
+		  KVM_IOCTL(vcpu->fd, KVM_SET_LAPIC, (void *)&s->lapic, error) &&
+		  (!set_time || tsc_apply(vcpu, s, error)) && kvm_msrs_apply(vcpu, s, error) &&
+		  debugregs_apply(vcpu, s, error) && events_apply(vcpu, s, error) &&
+		  mp_state_apply(vcpu, s, error);
+
+	vcpu->early = false;
+	vcpu->fresh = vcpu->fresh && HOLDS(vcpu, s, debugregs) && HOLDS(vcpu, s, events) &&
+		      HOLDS(vcpu, s, mp_state) && HOLDS(vcpu, s, msr_value);
+	return ok;
 }
 
 /* ---- where a loader starts the boot vCPU ---- */
@@ -319,6 +374,7 @@ bool kvm_vcpu_set_boot_regs(struct vcpu *vcpu, const struct kvm_boot_regs *boot,
 		.rbx = boot->rbx,
 		.rflags = 2, /* bit 1 is always one */
 	};
+	struct kvm_mp_state runnable = {.mp_state = KVM_MP_STATE_RUNNABLE};
 	struct kvm_sregs sregs;
 
 	if (boot->long_mode && !boot->cr3)
@@ -339,7 +395,8 @@ bool kvm_vcpu_set_boot_regs(struct vcpu *vcpu, const struct kvm_boot_regs *boot,
 	sregs.cr3 = boot->cr3;
 	sregs.cr4 = boot->long_mode ? CR4_PAE : 0;
 	sregs.efer = boot->long_mode ? EFER_LME | EFER_LMA : 0;
+	vcpu->fresh = vcpu->early = false;
 	return KVM_IOCTL(vcpu->fd, KVM_SET_SREGS, &sregs, error) &&
 	       KVM_IOCTL(vcpu->fd, KVM_SET_REGS, &regs, error) &&
-	       mp_state_apply(vcpu, KVM_MP_STATE_RUNNABLE, error);
+	       KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &runnable, error);
 }

@@ -34,31 +34,55 @@
  * registers are those between two instructions.
  */
 
-#define KICK_SIGNAL SIGUSR1
-
 /**
  * DOC: waiting
  *
  * A hand-over from one thread to another costs a wake-up, 30 to 100 us where an idle processor sleeps
- * deeply or belongs to a hypervisor.  Two are near enough to be waited for awake: the main thread
- * waits for a park or a job that takes that long, and a vCPU that has just parked is about to be
- * asked for its state.  They look again for SPIN_NS, offering the processor to others at each look.
- * More of that does harm: on a host with few processors who spins takes one from who works.
+ * deeply or belongs to a hypervisor.  Some are near enough to be waited for awake: the main thread
+ * waits for a park or a job that takes that long; a vCPU that has just parked is about to be asked
+ * for its state; and kvm_vm_expect() says that vCPUs are about to get theirs.  Who waits so looks
+ * again and again, offering the processor to others at each look.  More of that does harm: on a
+ * host with few processors who spins takes one from who works, and who offers its processor may
+ * get it back late.
  */
 #define SPIN_NS (200 * NS_PER_USEC)
 
-/* Wait until @seq, which changes with @cond, moves.  Context: the VM's lock is held. */
-static void spin_wait(struct kvm_vm *vm, GCond *cond, const uint32_t *seq)
+/*
+ * Until @seq moves, or @until_ns.  Who moved it may still hold the lock, for less time than it would
+ * take to sleep until it is free.  Context: the VM's lock is held, but not meanwhile.
+ */
+static void wait_awake(struct kvm_vm *vm, const uint32_t *seq, uint64_t until_ns)
 {
 	const uint32_t seen = *seq;
-	const uint64_t until_ns = clock_now_ns() + SPIN_NS;
 
 	g_mutex_unlock(&vm->lock);
-	while (__atomic_load_n(seq, __ATOMIC_RELAXED) == seen && clock_now_ns() < until_ns)
+	do {
+		if (__atomic_load_n(seq, __ATOMIC_RELAXED) != seen && g_mutex_trylock(&vm->lock))
+			return;
 		sched_yield();
+	} while (clock_now_ns() < until_ns);
 	g_mutex_lock(&vm->lock);
-	if (*seq == seen)
-		g_cond_wait(cond, &vm->lock);
+}
+
+/* For the main thread: until a vCPU's thread has called tell_main().  The VM's lock is held. */
+static void wait_for_vcpu(struct kvm_vm *vm)
+{
+	const uint32_t seen = vm->done_seq;
+
+	wait_awake(vm, &vm->done_seq, clock_now_ns() + SPIN_NS);
+	if (vm->done_seq == seen)
+		g_cond_wait(&vm->parked, &vm->lock);
+}
+
+/* For a vCPU's thread: until there may be something to do.  The VM's lock is held. */
+static void wait_for_work(struct vcpu *vcpu)
+{
+	struct kvm_vm *vm = vcpu->vm;
+
+	if (clock_now_ns() < vm->awake_until_ns)
+		wait_awake(vm, &vm->work_seq, vm->awake_until_ns);
+	else
+		g_cond_wait(&vcpu->wake, &vm->lock);
 }
 
 /* A vCPU's thread has done something that the main thread may wait for.  The VM's lock is held. */
@@ -85,14 +109,14 @@ static void kick_handler(int sig)
 static bool vcpu_thread_signals(void)
 {
 	struct sigaction action = {.sa_handler = kick_handler, .sa_flags = SA_RESTART};
-	static const int ours[] = {KICK_SIGNAL, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+	static const int ours[] = {VCPU_KICK_SIGNAL, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 	sigset_t set;
 
 	sigemptyset(&action.sa_mask);
 	sigfillset(&set);
 	for (size_t i = 0; i < G_N_ELEMENTS(ours); i++)
 		sigdelset(&set, ours[i]);
-	return sigaction(KICK_SIGNAL, &action, NULL) == 0 &&
+	return sigaction(VCPU_KICK_SIGNAL, &action, NULL) == 0 &&
 	       pthread_sigmask(SIG_SETMASK, &set, NULL) == 0;
 }
 
@@ -257,36 +281,66 @@ static void vcpu_run_job(struct vcpu *vcpu)
 	tell_main(vm);
 }
 
+static void vcpu_begin(struct vcpu *vcpu, vcpu_fn fn, void *arg)
+{
+	vcpu->job_arg = arg;
+	vcpu->job = fn;
+}
+
+static bool all_parked(const struct kvm_vm *vm)
+{
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		if (!vm->vcpus[i].parked)
+			return false;
+	return true;
+}
+
+/* Context: the VM's lock is held. */
+static void vcpu_park(struct vcpu *vcpu)
+{
+	struct kvm_vm *vm = vcpu->vm;
+
+	vcpu->parked = true;
+	vm->awake_until_ns = clock_now_ns() + SPIN_NS;
+	if (vm->when_parked && all_parked(vm)) {
+		for (uint32_t i = 0; i < vm->n_vcpus; i++)
+			vcpu_begin(&vm->vcpus[i], vm->when_parked, NULL);
+		vm->when_parked = NULL;
+		wake_vcpus(vm, 0, vm->n_vcpus);
+	}
+	tell_main(vm);
+}
+
+/* From the parking place into the guest and back.  Context: the VM's lock is held. */
+static void vcpu_leave_park(struct vcpu *vcpu)
+{
+	struct kvm_vm *vm = vcpu->vm;
+
+	vcpu->parked = vcpu->fresh = vcpu->early = false;
+	if (!vm->entered_ns)
+		vm->entered_ns = clock_now_ns();
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
+	g_mutex_unlock(&vm->lock);
+	vcpu_enter_guest(vcpu);
+	g_mutex_lock(&vm->lock);
+	vcpu_park(vcpu);
+}
+
 static void *vcpu_thread(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 	struct kvm_vm *vm = vcpu->vm;
-	bool just_parked = false;
 
 	g_mutex_lock(&vm->lock);
 	vcpu->tid = vcpu_thread_signals() ? (int)gettid() : -1;
 	tell_main(vm);
 	while (!vm->quit) {
-		if (vcpu->job) {
-			just_parked = false;
+		if (vcpu->job)
 			vcpu_run_job(vcpu);
-		} else if (vm->running && !vcpu->blocked) {
-			vcpu->parked = false;
-			vcpu->ran = true;
-			if (!vm->entered_ns)
-				vm->entered_ns = clock_now_ns();
-			__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
-			g_mutex_unlock(&vm->lock);
-			vcpu_enter_guest(vcpu);
-			g_mutex_lock(&vm->lock);
-			vcpu->parked = just_parked = true;
-			tell_main(vm);
-		} else if (just_parked) {
-			just_parked = false;
-			spin_wait(vm, &vcpu->wake, &vm->work_seq);
-		} else {
-			g_cond_wait(&vcpu->wake, &vm->lock);
-		}
+		else if (vm->running && !vcpu->blocked)
+			vcpu_leave_park(vcpu);
+		else
+			wait_for_work(vcpu);
 	}
 	g_mutex_unlock(&vm->lock);
 	return NULL;
@@ -342,29 +396,43 @@ void kvm_vm_run(struct kvm_vm *vm)
 	if (!vm->running) {
 		vm->running = true;
 		vm->entered_ns = 0;
+		vm->when_parked = NULL;
 		wake_vcpus(vm, 0, vm->n_vcpus);
 	}
 	g_mutex_unlock(&vm->lock);
 }
 
-void kvm_vm_pause(struct kvm_vm *vm)
+void vcpus_park(struct kvm_vm *vm, vcpu_fn then)
 {
 	pid_t pid = getpid();
 
 	g_mutex_lock(&vm->lock);
 	vm->running = false;
+	vm->when_parked = then;
 	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
 		struct vcpu *vcpu = &vm->vcpus[i];
 
 		if (vcpu->parked)
 			continue;
 		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
-		syscall(SYS_tgkill, pid, vcpu->tid, KICK_SIGNAL);
+		syscall(SYS_tgkill, pid, vcpu->tid, VCPU_KICK_SIGNAL);
 	}
-	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
-		while (!vm->vcpus[i].parked)
-			spin_wait(vm, &vm->parked, &vm->done_seq);
-	}
+	while (!all_parked(vm))
+		wait_for_vcpu(vm);
+	vm->when_parked = NULL;
+	g_mutex_unlock(&vm->lock);
+}
+
+void kvm_vm_pause(struct kvm_vm *vm)
+{
+	vcpus_park(vm, NULL);
+}
+
+void kvm_vm_expect(struct kvm_vm *vm, uint64_t ns)
+{
+	g_mutex_lock(&vm->lock);
+	vm->awake_until_ns = clock_now_ns() + ns;
+	wake_vcpus(vm, 0, vm->n_vcpus);
 	g_mutex_unlock(&vm->lock);
 }
 
@@ -379,31 +447,43 @@ bool kvm_vm_running(const struct kvm_vm *vm)
 	return running;
 }
 
-static void vcpu_begin(struct vcpu *vcpu, vcpu_fn fn, void *arg)
+/* Context: the VM's lock is held. */
+static void vcpu_await(struct vcpu *vcpu)
 {
-	vcpu->job_arg = arg;
-	vcpu->job = fn;
-	wake_vcpus(vcpu->vm, vcpu->index, vcpu->index + 1);
+	while (vcpu->job)
+		wait_for_vcpu(vcpu->vm);
 }
 
-/* Context: the VM's lock is held. */
 static bool vcpu_end(struct vcpu *vcpu, GError **error)
 {
 	GError *job_error;
 
-	while (vcpu->job)
-		spin_wait(vcpu->vm, &vcpu->vm->parked, &vcpu->vm->done_seq);
+	vcpu_await(vcpu);
 	job_error = g_steal_pointer(&vcpu->job_error);
 	if (!vcpu->job_ok)
 		g_propagate_prefixed_error(error, job_error, "vCPU %u: ", vcpu->index);
 	return vcpu->job_ok;
 }
 
+/*
+ * For vCPUs [@first, @end), after whatever they were told to do before.  It is what they waited for;
+ * what comes after it is worth a wake-up, which lets them go before whom they would have yielded to.
+ */
+static void begin_some(struct kvm_vm *vm, uint32_t first, uint32_t end, vcpu_fn fn, void *arg)
+{
+	vm->awake_until_ns = 0;
+	for (uint32_t i = first; i < end; i++) {
+		vcpu_await(&vm->vcpus[i]);
+		g_clear_error(&vm->vcpus[i].job_error);
+		vcpu_begin(&vm->vcpus[i], fn, arg);
+	}
+	wake_vcpus(vm, first, end);
+}
+
 void vcpus_begin(struct kvm_vm *vm, vcpu_fn fn, void *arg)
 {
 	g_mutex_lock(&vm->lock);
-	for (uint32_t i = 0; i < vm->n_vcpus; i++)
-		vcpu_begin(&vm->vcpus[i], fn, arg);
+	begin_some(vm, 0, vm->n_vcpus, fn, arg);
 	g_mutex_unlock(&vm->lock);
 }
 
@@ -423,7 +503,7 @@ bool vcpu_run_on(struct vcpu *vcpu, vcpu_fn fn, void *arg, GError **error)
 	bool ok;
 
 	g_mutex_lock(&vcpu->vm->lock);
-	vcpu_begin(vcpu, fn, arg);
+	begin_some(vcpu->vm, vcpu->index, vcpu->index + 1, fn, arg);
 	ok = vcpu_end(vcpu, error);
 	g_mutex_unlock(&vcpu->vm->lock);
 	return ok;

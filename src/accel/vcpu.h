@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
 #include <linux/kvm.h>
+
+/* Ends KVM_RUN in the thread that gets it. */
+#define VCPU_KICK_SIGNAL SIGUSR1
 
 struct cpuid_table;
 struct kvm_saved_vcpu;
@@ -23,11 +27,14 @@ typedef bool (*vcpu_fn)(struct vcpu *vcpu, void *arg, GError **error);
  * @saved, @power_on: section and reset values
  * @wake:	Signalled when the thread has something to do
  * @parked:	Not in KVM_RUN and not handling an exit
- * @ran:	Has been in KVM_RUN: its registers are no longer those of @power_on
+ * @fresh:	The kernel holds what @power_on says: it never ran and was given no other state
+ * @early:	@saved has what vcpu_read_early() read, since the vCPU has parked
+ * @tsc_khz:	The guest's TSC frequency
  * @blocked:	Ended by a triple fault or an error: not run again before a reset
  * @job ..:	Work handed over by vcpu_begin()
  *
- * @parked, @ran, @blocked and @job* are guarded by the VM's lock.
+ * @parked, @blocked and @job* are guarded by the VM's lock; @fresh, @early and @tsc_khz are for the
+ * vCPU's thread.
  */
 struct vcpu {
 	struct kvm_vm *vm;
@@ -42,8 +49,10 @@ struct vcpu {
 
 	GCond wake;
 	bool parked;
-	bool ran;
 	bool blocked;
+	bool fresh;
+	bool early;
+	uint32_t tsc_khz;
 	vcpu_fn job;
 	void *job_arg;
 	bool job_ok;
@@ -55,6 +64,14 @@ bool vcpu_start(struct vcpu *vcpu, GError **error);
 
 /** vcpus_stop() - End and join the threads there are; the VM must be paused. */
 void vcpus_stop(struct kvm_vm *vm);
+
+/**
+ * vcpus_park() - kvm_vm_pause(), and @then, if not NULL, is begun on all threads by the last one to park
+ *
+ * So that the main thread, which has other things to do first, need not be waited for.
+ * vcpus_end() waits for it; vcpus_begin() does, too, before it begins something else.
+ */
+void vcpus_park(struct kvm_vm *vm, vcpu_fn then);
 
 /**
  * vcpus_begin() - Let every parked vCPU's thread call @fn; vcpus_end() waits for the last

@@ -261,7 +261,7 @@ static enum stage_result tt_rehearse(void *ctx, GError **error)
 	struct transfer_target *tt = ctx;
 	const uint64_t begun_ns = clock_now_ns();
 
-	if (!machine_rehearse_load(tt->base.update->machine, error))
+	if (!machine_rehearse_load(tt->base.update->machine, tt->base.offer->tree, error))
 		return STAGE_FAILED;
 	tt->rehearsal_ns = clock_now_ns() - begun_ns;
 	return STAGE_DONE;

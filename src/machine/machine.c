@@ -243,7 +243,7 @@ bool machine_pause(struct machine *machine, uint64_t *paused_ns)
 	if (was_running)
 		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 	*paused_ns = clock_now_ns();
-	kvm_vm_pause(machine->kvm);
+	kvm_vm_pause_reading(machine->kvm);
 	return was_running;
 }
 

@@ -138,11 +138,12 @@ bool machine_load(struct machine *machine, struct state_reader *reader, GError *
  * run; KVM's last known state is encoded and dropped.  Build: the same; a second KVM VM is made and
  * dropped, for an exec.  Load: of a machine that has not run; its own
  * state is saved and loaded again, which changes nothing, and fails if this program cannot read what
- * it writes.
+ * it writes; before that its vCPUs enter the guest, where there is none, if @tree, the predecessor's
+ * machine_device_tree(), says that they have the same CPUID.
  */
 bool machine_rehearse_save(struct machine *machine, GError **error);
 bool machine_rehearse_build(struct machine *machine, GError **error);
-bool machine_rehearse_load(struct machine *machine, GError **error);
+bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError **error);
 
 /** machine_loaded_runstate() - What the guest was when its state was saved: running, paused, ... */
 enum runstate machine_loaded_runstate(const struct machine *machine);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "state/txn.h"
 
@@ -17,6 +18,9 @@
  */
 
 #define MACHINE_MAX_RAM 16
+
+/* From the state's arrival until the guest runs. */
+#define LOAD_NEAR_NS (500 * NS_PER_USEC)
 
 /* What the machine itself remembers, and which RAM its state belongs to. */
 struct machine_ram_state {
@@ -142,10 +146,15 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 {
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 
-	return fill_machine_state(machine, state, error) &&
-	       state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) &&
-	       kvm_vm_capture(machine->kvm, error) && save_kvm(machine, writer, error) &&
-	       save_devices(machine, writer, error);
+	bool ok;
+
+	if (!fill_machine_state(machine, state, error) ||
+	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) ||
+	    !kvm_vm_begin_capture(machine->kvm, error))
+		return false;
+	ok = save_devices(machine, writer, error);
+	return kvm_vm_capture(machine->kvm, ok ? error : NULL) && ok &&
+	       save_kvm(machine, writer, error);
 }
 
 /* Rules between objects: the RAM that the state speaks of is the RAM that is here. */
@@ -227,6 +236,7 @@ bool machine_load(struct machine *machine, struct state_reader *reader, GError *
 	autoptr(state_txn) txn = state_txn_new(reader);
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 
+	kvm_vm_expect(machine->kvm, LOAD_NEAR_NS);
 	if (!parse_all(machine, txn, state, error) ||
 	    !state_txn_commit(txn, machine_check, machine, error))
 		return false;
@@ -250,12 +260,16 @@ bool machine_rehearse_build(struct machine *machine, GError **error)
 	return kvm_vm_rehearse(machine->kvm, error);
 }
 
-bool machine_rehearse_load(struct machine *machine, GError **error)
+bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError **error)
 {
 	autoptr(state_writer) writer = state_writer_begin("rehearsal");
 	autoptr(state_reader) reader = NULL;
 	g_autoptr(GBytes) stream = NULL;
 
+	if (json_integer_value(json_object_get(tree, "cpuid")) ==
+		    kvm_vm_cpuid_digest(machine->kvm) &&
+	    !kvm_vm_rehearse_entry(machine->kvm, error))
+		return false;
 	if (machine_save(machine, writer, error))
 		stream = state_writer_finish(writer, error);
 	if (stream)
@@ -331,5 +345,6 @@ json_t *machine_device_tree(struct machine *machine)
 						     (json_int_t)block->size_bytes, "share",
 						     block->shared));
 	}
-	return json_pack("{s:o, s:o}", "devices", devices, "ram", ram);
+	return json_pack("{s:o, s:o, s:I}", "devices", devices, "ram", ram, "cpuid",
+			 (json_int_t)kvm_vm_cpuid_digest(machine->kvm));
 }

@@ -359,6 +359,14 @@ def test_features_of_the_answer(vm):
     assert phases == {"old"}
 
 
+@pytest.mark.parametrize("edit", [
+    lambda tree: tree.update(cpuid=tree["cpuid"] ^ 1), lambda tree: tree.pop("cpuid"),
+    lambda tree: tree.update(cpuid="no number")], ids=["another", "none", "nonsense"])
+def test_cpuid_is_another(vm, edit):
+    """That is for the state to settle; only the rehearsal of an entry needs to know."""
+    relayed_update(vm, edit_of("offer", lambda offer: edit(offer["tree"])))
+
+
 # ---- a dialogue that breaks off ----
 
 def relay_cut_at(kind):

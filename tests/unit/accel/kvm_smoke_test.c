@@ -184,9 +184,14 @@ static void test_back_and_forth(struct host *h, gconstpointer unused)
 		struct kvm_vm *next = vm_new(h);
 		uint64_t counter;
 
+		if (i % 2)
+			ASSERT_OK(kvm_vm_rehearse_entry(next, &error_));
 		kvm_vm_run(vm);
 		host_wait_rounds(h, 3);
-		kvm_vm_pause(vm);
+		if (i % 3)
+			kvm_vm_pause_reading(vm);
+		else
+			kvm_vm_pause(vm);
 		counter = h->data->counter;
 		ASSERT_OK(kvm_vm_capture(vm, &error_));
 		bytes = vm_save(vm);
@@ -201,6 +206,116 @@ static void test_back_and_forth(struct host *h, gconstpointer unused)
 	kvm_vm_free(vm);
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 	g_assert_false(h->string_broken);
+}
+
+static void assert_same_registers(const struct kvm_saved_vcpu *a, const struct kvm_saved_vcpu *b)
+{
+	g_assert_cmpmem(&a->regs, sizeof(a->regs), &b->regs, sizeof(b->regs));
+	g_assert_cmpmem(&a->sregs, sizeof(a->sregs), &b->sregs, sizeof(b->sregs));
+	g_assert_cmpmem(&a->events, sizeof(a->events), &b->events, sizeof(b->events));
+	g_assert_cmpmem(&a->debugregs, sizeof(a->debugregs), &b->debugregs, sizeof(b->debugregs));
+	g_assert_cmpmem(a->xsave, sizeof(a->xsave), b->xsave, sizeof(b->xsave));
+	g_assert_cmpmem(a->msr_value, sizeof(a->msr_value), b->msr_value, sizeof(b->msr_value));
+	g_assert_cmpuint(a->mp_state, ==, b->mp_state);
+}
+
+/* What vCPUs read when they have parked is what is there; what they read before they ran on is not used. */
+static void test_early_reading(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	g_autofree struct kvm_saved_vcpu *early = g_new(struct kvm_saved_vcpu, 1);
+	const struct kvm_saved_vcpu *now = vm_section(vm, "kvm/vcpu", 0);
+
+	(void)unused;
+	vm_boot(vm, CODE);
+	for (int i = 0; i < 50; i++) {
+		kvm_vm_run(vm);
+		host_wait_rounds(h, 1);
+		kvm_vm_pause_reading(vm);
+		if (i % 2) {
+			kvm_vm_run(vm);
+			host_wait_rounds(h, 1);
+			kvm_vm_pause(vm);
+		}
+		if (i % 3)
+			ASSERT_OK(kvm_vm_begin_capture(vm, &error_));
+		ASSERT_OK(kvm_vm_capture(vm, &error_));
+		*early = *now;
+		ASSERT_OK(kvm_vm_capture(vm, &error_));
+		assert_same_registers(early, now);
+	}
+	/* nobody ran, so that nobody parks */
+	kvm_vm_pause_reading(vm);
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	g_assert_cmpuint(h->data->backwards, ==, 0);
+}
+
+/* A rehearsed vCPU is as it was, memory too, and its guest boots. */
+static void test_rehearsed_entry(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	g_autofree struct kvm_saved_vcpu *before = g_new(struct kvm_saved_vcpu, 2);
+	const struct guest_data data = *(const struct guest_data *)h->data;
+
+	(void)unused;
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	for (uint32_t i = 0; i < 2; i++)
+		before[i] = *(const struct kvm_saved_vcpu *)vm_section(vm, "kvm/vcpu", i);
+	ASSERT_OK(kvm_vm_rehearse_entry(vm, &error_));
+	ASSERT_OK(kvm_vm_rehearse_entry(vm, &error_));
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	for (uint32_t i = 0; i < 2; i++)
+		assert_same_registers(&before[i], vm_section(vm, "kvm/vcpu", i));
+	g_assert_cmpmem((void *)h->data, sizeof(data), &data, sizeof(data));
+	g_assert_false(h->have_event);
+	vm_boot(vm, CODE);
+	/* it has something to lose now, and is left alone */
+	ASSERT_OK(kvm_vm_rehearse_entry(vm, &error_));
+	kvm_vm_run(vm);
+	host_wait_rounds(h, 3);
+	kvm_vm_pause(vm);
+	g_assert_cmpuint(h->data->backwards, ==, 0);
+}
+
+/* Of another release, say.  A rehearsed vCPU takes no other CPUID, so both sides compare digests before. */
+static void test_other_cpuid(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	autoptr(kvm_vm) same = vm_new(h);
+	struct kvm_saved_vcpu *s = (void *)vm_section(vm, "kvm/vcpu", 0);
+	const uint32_t digest = kvm_vm_cpuid_digest(vm);
+
+	(void)unused;
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	for (uint32_t *word = s->cpuid; word < s->cpuid + s->n_cpuid; word += KVM_SAVED_CPUID_WORDS)
+		if (word[0] == 0x80000002) /* the name */
+			word[3] ^= 1;
+	ASSERT_OK(kvm_vm_apply(vm, &error_));
+	g_assert_cmphex(kvm_vm_cpuid_digest(vm), !=, digest);
+	g_assert_cmphex(kvm_vm_cpuid_digest(same), ==, digest);
+}
+
+/* What a new vCPU holds already is not written; once it was given something else, it is. */
+static void test_applied_twice(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	struct kvm_saved_vcpu *s = (void *)vm_section(vm, "kvm/vcpu", 1);
+
+	(void)unused;
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	for (int i = 0; i < 4; i++) {
+		const uint64_t address = i % 2 ? 0 : 0x1000;
+		const uint32_t mp_state = i % 2 ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_HALTED;
+
+		s->debugregs.db[0] = address;
+		s->mp_state = mp_state;
+		ASSERT_OK(kvm_vm_apply(vm, &error_));
+		memset(s->debugregs.db, 0xff, sizeof(s->debugregs.db));
+		s->mp_state = UINT32_MAX;
+		ASSERT_OK(kvm_vm_capture(vm, &error_));
+		g_assert_cmphex(s->debugregs.db[0], ==, address);
+		g_assert_cmpuint(s->mp_state, ==, mp_state);
+	}
 }
 
 static void test_reset(struct host *h, gconstpointer unused)
@@ -467,6 +582,10 @@ int main(int argc, char **argv)
 	ADD("same_state", test_same_state);
 	ADD("pause_storm", test_pause_storm);
 	ADD("back_and_forth", test_back_and_forth);
+	ADD("early_reading", test_early_reading);
+	ADD("rehearsed_entry", test_rehearsed_entry);
+	ADD("other_cpuid", test_other_cpuid);
+	ADD("applied_twice", test_applied_twice);
 	ADD("reset", test_reset);
 	ADD("triple_fault", test_triple_fault);
 	ADD("stopped_clock", test_stopped_clock);
