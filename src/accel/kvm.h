@@ -88,7 +88,10 @@ uint32_t kvm_vm_cpuid_digest(const struct kvm_vm *vm);
  * KVM has no second-level page tables, does nothing.  Bounded in time.
  * Context: any thread; no vCPU runs, and nobody else uses vCPU 0.
  * Return: how much was gone through, in bytes.
+ *
+ * kvm_vm_can_prefault() - Whether this KVM can
  */
+bool kvm_vm_can_prefault(const struct kvm_vm *vm);
 uint64_t kvm_vm_prefault(struct kvm_vm *vm, const bool *stop);
 
 /**

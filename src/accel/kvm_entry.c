@@ -1,7 +1,6 @@
 // The first entry into a guest, gone through before there is one.
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,36 +24,11 @@
  * is only for a successor whose CPUID is the predecessor's: kvm_vm_cpuid_digest().
  */
 
-#define NOWHERE_GPA	 0xfec00000ULL
-#define NOWHERE_SELECTOR 0xf000
+/* Linux and every PC have the IOAPIC there; KVM's is in the kernel and never memory. */
+static const struct kvm_boot_regs nowhere = {.rip = 0xfec00000};
 
 /* If KVM did not give up after all. */
 #define ENTRY_MS 20
-
-static bool go_nowhere(struct vcpu *vcpu, GError **error)
-{
-	struct kvm_mp_state runnable = {.mp_state = KVM_MP_STATE_RUNNABLE};
-	struct kvm_sregs2 sregs = vcpu->power_on->sregs;
-	struct kvm_regs regs = {.rflags = 2}; /* bit 1 is always one */
-
-	sregs.cs.base = NOWHERE_GPA;
-	sregs.cs.selector = NOWHERE_SELECTOR;
-	return kvm_sregs_apply(vcpu, &sregs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_REGS, &regs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &runnable, error);
-}
-
-static bool come_back(struct vcpu *vcpu, GError **error)
-{
-	struct kvm_saved_vcpu *s = vcpu->power_on;
-	struct kvm_mp_state mp = {.mp_state = s->mp_state};
-
-	return kvm_sregs_apply(vcpu, &s->sregs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_REGS, &s->regs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_DEBUGREGS, &s->debugregs, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_VCPU_EVENTS, &s->events, error) &&
-	       KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &mp, error);
-}
 
 /* A kick, should KVM_RUN last. */
 static bool arm_kick(timer_t *timer, GError **error)
@@ -79,12 +53,13 @@ static bool job_enter(struct vcpu *vcpu, void *arg, GError **error)
 
 	if (!vcpu->fresh)
 		return true;
-	if (!go_nowhere(vcpu, error) || !arm_kick(&timer, error))
+	if (!kvm_vcpu_set_boot_regs(vcpu, &nowhere, error) || !arm_kick(&timer, error))
 		return false;
 	/* However it ends: it has been tried. */
 	(void)ioctl(vcpu->fd, KVM_RUN, 0);
 	timer_delete(timer);
-	return come_back(vcpu, error);
+	vcpu->fresh = kvm_vcpu_apply(vcpu, vcpu->power_on, false, error);
+	return vcpu->fresh;
 }
 
 bool kvm_vm_rehearse_entry(struct kvm_vm *vm, GError **error)

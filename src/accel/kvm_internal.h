@@ -167,7 +167,6 @@ bool kvm_msr_write(struct vcpu *vcpu, uint32_t index, uint64_t value, GError **e
 
 /* kvm_vcpu_state.c; Context: the vCPU's thread */
 bool kvm_vcpu_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error);
-bool kvm_sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error);
 bool kvm_vcpu_capture_early(struct vcpu *vcpu, GError **error);
 bool kvm_vcpu_capture_rest(struct vcpu *vcpu, GError **error);
 bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_time,

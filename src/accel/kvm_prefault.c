@@ -51,6 +51,11 @@ static bool prefault_range(const struct ram_block *block, uint64_t offset, uint6
 	return true;
 }
 
+bool kvm_vm_can_prefault(const struct kvm_vm *vm)
+{
+	return vm->caps.pre_fault;
+}
+
 uint64_t kvm_vm_prefault(struct kvm_vm *vm, const bool *stop)
 {
 	const struct guest_memory *memory = vm->params.memory;

@@ -37,7 +37,7 @@ static bool sregs_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **
 	return true;
 }
 
-bool kvm_sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error)
+static bool sregs_apply(struct vcpu *vcpu, const struct kvm_sregs2 *sregs, GError **error)
 {
 	struct kvm_sregs old = {0};
 
@@ -331,7 +331,7 @@ bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_
 		    GError **error)
 {
 	bool ok = cpuid_apply(vcpu, s, error) && (!set_time || tsc_khz_apply(vcpu, s, error)) &&
-		  kvm_sregs_apply(vcpu, &s->sregs, error) &&
+		  sregs_apply(vcpu, &s->sregs, error) &&
 		  kvm_msr_apply_one(vcpu, s, KVM_MSR_FEAT_CTL, error) &&
 		  nested_apply(vcpu, s, error) &&
 		  KVM_IOCTL(vcpu->fd, KVM_SET_REGS, (void *)&s->regs, error) &&

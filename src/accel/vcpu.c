@@ -92,10 +92,15 @@ static void tell_main(struct kvm_vm *vm)
 	g_cond_signal(&vm->parked);
 }
 
-/* There is something to do for vCPUs' threads [@first, @end).  The VM's lock is held. */
-static void wake_vcpus(struct kvm_vm *vm, uint32_t first, uint32_t end)
+/*
+ * There is something to do for vCPUs' threads [@first, @end), or there may be: who waits awake looks
+ * when work_seq has moved.  Context: the VM's lock is held; it is let go first, for otherwise who
+ * wakes would have to wait for it.
+ */
+static void unlock_and_wake(struct kvm_vm *vm, uint32_t first, uint32_t end)
 {
 	__atomic_store_n(&vm->work_seq, vm->work_seq + 1, __ATOMIC_RELAXED);
+	g_mutex_unlock(&vm->lock);
 	for (uint32_t i = first; i < end; i++)
 		g_cond_signal(&vm->vcpus[i].wake);
 }
@@ -300,13 +305,14 @@ static void vcpu_park(struct vcpu *vcpu)
 {
 	struct kvm_vm *vm = vcpu->vm;
 
-	vcpu->parked = true;
+	__atomic_store_n(&vcpu->parked, true, __ATOMIC_RELAXED);
 	vm->awake_until_ns = clock_now_ns() + SPIN_NS;
 	if (vm->when_parked && all_parked(vm)) {
 		for (uint32_t i = 0; i < vm->n_vcpus; i++)
 			vcpu_begin(&vm->vcpus[i], vm->when_parked, NULL);
 		vm->when_parked = NULL;
-		wake_vcpus(vm, 0, vm->n_vcpus);
+		unlock_and_wake(vm, 0, vm->n_vcpus);
+		g_mutex_lock(&vm->lock);
 	}
 	tell_main(vm);
 }
@@ -316,7 +322,8 @@ static void vcpu_leave_park(struct vcpu *vcpu)
 {
 	struct kvm_vm *vm = vcpu->vm;
 
-	vcpu->parked = vcpu->fresh = vcpu->early = false;
+	__atomic_store_n(&vcpu->parked, false, __ATOMIC_RELAXED);
+	vcpu->fresh = vcpu->early = false;
 	if (!vm->entered_ns)
 		vm->entered_ns = clock_now_ns();
 	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
@@ -369,8 +376,7 @@ void vcpus_stop(struct kvm_vm *vm)
 {
 	g_mutex_lock(&vm->lock);
 	vm->quit = true;
-	wake_vcpus(vm, 0, vm->n_vcpus);
-	g_mutex_unlock(&vm->lock);
+	unlock_and_wake(vm, 0, vm->n_vcpus);
 	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
 		if (vm->vcpus[i].thread)
 			g_thread_join(vm->vcpus[i].thread);
@@ -397,26 +403,32 @@ void kvm_vm_run(struct kvm_vm *vm)
 		vm->running = true;
 		vm->entered_ns = 0;
 		vm->when_parked = NULL;
-		wake_vcpus(vm, 0, vm->n_vcpus);
 	}
+	unlock_and_wake(vm, 0, vm->n_vcpus);
+}
+
+/* Tell those that are not parked; they will see it before they enter the guest again. */
+static void tell_to_park(struct kvm_vm *vm, vcpu_fn then)
+{
+	g_mutex_lock(&vm->lock);
+	vm->running = false;
+	vm->when_parked = then;
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		if (!vm->vcpus[i].parked)
+			__atomic_store_n(&vm->vcpus[i].run->immediate_exit, 1, __ATOMIC_RELAXED);
 	g_mutex_unlock(&vm->lock);
 }
 
 void vcpus_park(struct kvm_vm *vm, vcpu_fn then)
 {
-	pid_t pid = getpid();
+	const pid_t pid = getpid();
 
+	tell_to_park(vm, then);
+	/* Without the lock, which each of them takes to park.  One that has parked does not mind. */
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		if (!__atomic_load_n(&vm->vcpus[i].parked, __ATOMIC_RELAXED))
+			syscall(SYS_tgkill, pid, vm->vcpus[i].tid, VCPU_KICK_SIGNAL);
 	g_mutex_lock(&vm->lock);
-	vm->running = false;
-	vm->when_parked = then;
-	for (uint32_t i = 0; i < vm->n_vcpus; i++) {
-		struct vcpu *vcpu = &vm->vcpus[i];
-
-		if (vcpu->parked)
-			continue;
-		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
-		syscall(SYS_tgkill, pid, vcpu->tid, VCPU_KICK_SIGNAL);
-	}
 	while (!all_parked(vm))
 		wait_for_vcpu(vm);
 	vm->when_parked = NULL;
@@ -432,8 +444,7 @@ void kvm_vm_expect(struct kvm_vm *vm, uint64_t ns)
 {
 	g_mutex_lock(&vm->lock);
 	vm->awake_until_ns = clock_now_ns() + ns;
-	wake_vcpus(vm, 0, vm->n_vcpus);
-	g_mutex_unlock(&vm->lock);
+	unlock_and_wake(vm, 0, vm->n_vcpus);
 }
 
 bool kvm_vm_running(const struct kvm_vm *vm)
@@ -468,23 +479,23 @@ static bool vcpu_end(struct vcpu *vcpu, GError **error)
 /*
  * For vCPUs [@first, @end), after whatever they were told to do before.  It is what they waited for;
  * what comes after it is worth a wake-up, which lets them go before whom they would have yielded to.
+ * Context: takes the VM's lock.
  */
 static void begin_some(struct kvm_vm *vm, uint32_t first, uint32_t end, vcpu_fn fn, void *arg)
 {
+	g_mutex_lock(&vm->lock);
 	vm->awake_until_ns = 0;
 	for (uint32_t i = first; i < end; i++) {
 		vcpu_await(&vm->vcpus[i]);
 		g_clear_error(&vm->vcpus[i].job_error);
 		vcpu_begin(&vm->vcpus[i], fn, arg);
 	}
-	wake_vcpus(vm, first, end);
+	unlock_and_wake(vm, first, end);
 }
 
 void vcpus_begin(struct kvm_vm *vm, vcpu_fn fn, void *arg)
 {
-	g_mutex_lock(&vm->lock);
 	begin_some(vm, 0, vm->n_vcpus, fn, arg);
-	g_mutex_unlock(&vm->lock);
 }
 
 bool vcpus_end(struct kvm_vm *vm, GError **error)
@@ -502,8 +513,8 @@ bool vcpu_run_on(struct vcpu *vcpu, vcpu_fn fn, void *arg, GError **error)
 {
 	bool ok;
 
-	g_mutex_lock(&vcpu->vm->lock);
 	begin_some(vcpu->vm, vcpu->index, vcpu->index + 1, fn, arg);
+	g_mutex_lock(&vcpu->vm->lock);
 	ok = vcpu_end(vcpu, error);
 	g_mutex_unlock(&vcpu->vm->lock);
 	return ok;

@@ -318,6 +318,28 @@ static void test_applied_twice(struct host *h, gconstpointer unused)
 	}
 }
 
+/* Where this kernel can: all of memory that is there, and a guest in it goes on. */
+static void test_prefault(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	const bool can = kvm_vm_can_prefault(vm);
+	bool stop = true;
+	uint64_t bytes;
+
+	(void)unused;
+	g_assert_cmpuint(kvm_vm_prefault(vm, &stop), ==, 0);
+	stop = false;
+	bytes = kvm_vm_prefault(vm, &stop);
+	g_test_message("%" G_GUINT64_FORMAT " KiB of page tables' worth; KVM_PRE_FAULT_MEMORY %s",
+		       bytes >> 10, can ? "there" : "absent");
+	g_assert_true(can == (bytes > 0));
+	vm_boot(vm, CODE);
+	kvm_vm_run(vm);
+	host_wait_rounds(h, 3);
+	kvm_vm_pause(vm);
+	g_assert_cmpuint(h->data->backwards, ==, 0);
+}
+
 static void test_reset(struct host *h, gconstpointer unused)
 {
 	autoptr(kvm_vm) vm = vm_new(h);
@@ -586,6 +608,7 @@ int main(int argc, char **argv)
 	ADD("rehearsed_entry", test_rehearsed_entry);
 	ADD("other_cpuid", test_other_cpuid);
 	ADD("applied_twice", test_applied_twice);
+	ADD("prefault", test_prefault);
 	ADD("reset", test_reset);
 	ADD("triple_fault", test_triple_fault);
 	ADD("stopped_clock", test_stopped_clock);
