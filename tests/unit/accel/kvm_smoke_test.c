@@ -367,12 +367,12 @@ static void test_reset(struct host *h, gconstpointer unused)
 	g_assert_cmphex(now->tsc_offset, ==, power_on->tsc_offset);
 	g_free(power_on);
 	vm_boot(vm, CODE);
-	kvm_vm_run(vm);
 	/* its string starts anew */
 	g_mutex_lock(&h->lock);
 	h->n_string = 0;
 	h->string_broken = false;
 	g_mutex_unlock(&h->lock);
+	kvm_vm_run(vm);
 	host_wait_rounds(h, 5);
 	kvm_vm_pause(vm);
 	g_assert_false(h->string_broken);
