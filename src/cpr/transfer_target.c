@@ -73,6 +73,10 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 
 	if (!offer)
 		return false;
+	if (strcmp(offer->mode, update->record->mode) != 0)
+		return error_set(error, MOLT_ERROR_REFUSED,
+				 "the offer is for mode '%s'; a cpr channel is for '%s'",
+				 offer->mode, update->record->mode);
 	differences = offer_differences(offer, update->config, incoming_may_plug(&tt->base));
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);

@@ -137,6 +137,7 @@ def more_than_the_reader(offer):
 
 
 OFFERS = {
+    "mode": (lambda offer: offer.update(mode="normal"), ["mode 'normal'", "'cpr-transfer'"]),
     "format": (lambda offer: offer.update({"state-min-reader": 99}),
                ["needs a reader of format 99"]),
     "state-version": (more_than_the_reader, ["kvm/vcpu", "needs a reader of version 99"]),
