@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES   4096
-#define REPORT_POLLS 3
+#define REPORT_POLLS 2
 #define MAX_GAPS     100000
 #define MAX_PRINTED  100
 #define MAX_SERIES   1000000
