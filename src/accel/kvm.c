@@ -290,6 +290,7 @@ static void kvm_vcpu_done(struct kvm_vm *vm, struct vcpu *vcpu)
 		munmap(vcpu->run, vm->run_bytes);
 	fd_close(&vcpu->fd);
 	g_cond_clear(&vcpu->wake);
+	g_clear_error(&vcpu->job_error);
 	g_free(vcpu->cpuid);
 	g_free(vcpu->saved);
 	g_free(vcpu->power_on);

@@ -33,6 +33,9 @@ struct link {
 	size_t have;
 };
 
+/* How many frames may lie unread before the one that says why there will be no more. */
+#define LAST_FRAMES 8
+
 static gboolean link_readable(int fd, GIOCondition condition, void *opaque);
 
 struct link *link_new(int fd, const struct link_handler *handler, void *opaque)
@@ -68,6 +71,7 @@ static bool send_frame(struct link *link, enum frame_type type, const void *data
 	if (channel_write(link->fd, frame->data, frame->len, deadline_ns, error))
 		return true;
 	g_prefix_error(error, "%s: ", frame_type_name(type));
+	link_last_words(link, error);
 	return false;
 }
 
@@ -99,8 +103,12 @@ bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, u
 
 bool link_send_fds(struct link *link, const struct fdstore *store, GError **error)
 {
-	return link_send(link, FRAME_FDS, NULL, error) &&
-	       fdstore_send(store, link->fd, clock_deadline_ms(LINK_FDS_MS), error);
+	if (!link_send(link, FRAME_FDS, NULL, error))
+		return false;
+	if (fdstore_send(store, link->fd, clock_deadline_ms(LINK_FDS_MS), error))
+		return true;
+	link_last_words(link, error);
+	return false;
 }
 
 struct fdstore *link_receive_fds(struct link *link, GError **error)
@@ -208,25 +216,50 @@ static bool wait_frame(struct link *link, uint64_t deadline_ns, GError **error)
 	return r > 0;
 }
 
+/* If the frame just taken says that the peer ends the dialogue: @error says why. */
+static bool gave_up(const struct link *link, const json_t *body, GError **error)
+{
+	const char *reason = json_string_value(json_object_get(body, "reason"));
+
+	if (link->header.type != FRAME_ABORT && link->header.type != FRAME_REFUSE)
+		return false;
+	error_set(error, MOLT_ERROR_REFUSED, "the peer gave up: %s",
+		  reason ? reason : "no reason given");
+	return true;
+}
+
 json_t *link_wait(struct link *link, enum frame_type type, uint64_t deadline_ns, GError **error)
 {
 	g_autoptr(GBytes) payload = NULL;
-	const char *reason;
 	json_t *body;
 
 	if (!wait_frame(link, deadline_ns, error) || !take_frame(link, &body, &payload, error))
 		return NULL;
 	if (link->header.type == type && body)
 		return body;
-	reason = json_string_value(json_object_get(body, "reason"));
-	if (link->header.type == FRAME_ABORT || link->header.type == FRAME_REFUSE)
-		error_set(error, MOLT_ERROR_REFUSED, "the peer gave up: %s",
-			  reason ? reason : "no reason given");
-	else
+	if (!gave_up(link, body, error))
 		error_set_generic(error, "the peer sent '%s' where '%s' was due",
 				  frame_type_name(link->header.type), frame_type_name(type));
 	json_decref(body);
 	return NULL;
+}
+
+void link_last_words(struct link *link, GError **error)
+{
+	GError *why = NULL;
+
+	for (int i = 0; error && !why && i < LAST_FRAMES && read_frame(link, NULL) > 0; i++) {
+		g_autoptr(GBytes) payload = NULL;
+		json_t *body;
+
+		if (!take_frame(link, &body, &payload, NULL))
+			return;
+		if (gave_up(link, body, &why)) {
+			g_clear_error(error);
+			g_propagate_error(error, why);
+		}
+		json_decref(body);
+	}
 }
 
 bool link_peer_trusted(struct link *link, GError **error)

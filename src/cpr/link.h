@@ -60,6 +60,15 @@ struct fdstore *link_receive_fds(struct link *link, GError **error);
  */
 json_t *link_wait(struct link *link, enum frame_type type, uint64_t deadline_ns, GError **error);
 
+/**
+ * link_last_words() - If the peer has sent FRAME_ABORT or FRAME_REFUSE, let @error say that instead
+ *
+ * Who gives up says why before it hangs up, and "Broken pipe" is no reason.  What sends over @link
+ * does it when it fails; this is for when another connection of the same dialogue has.  Reads what
+ * has arrived: the dialogue is over.
+ */
+void link_last_words(struct link *link, GError **error);
+
 /** link_peer_trusted() - Whether the peer of a UNIX socket runs as our user or as root. */
 bool link_peer_trusted(struct link *link, GError **error);
 

@@ -288,6 +288,7 @@ static enum stage_result ts_state(void *ctx, GError **error)
 			    error))
 		return STAGE_DONE;
 	owner_revoke(owner);
+	link_last_words(ts->cpr, error);
 	return STAGE_FAILED;
 }
 

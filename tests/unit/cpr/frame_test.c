@@ -242,6 +242,30 @@ static void test_wait(void)
 	ends_close(&e);
 }
 
+/* A peer that refuses and hangs up: who is still sending hears why, not "Broken pipe". */
+static void test_last_words(void)
+{
+	struct ends e;
+	autoptr(link) peer = NULL;
+	g_autoptr(GError) error = NULL;
+
+	ends_open(&e);
+	peer = peer_link(&e);
+	g_assert_true(link_send(peer, FRAME_READY, NULL, &error));
+	g_assert_true(
+		link_send(peer, FRAME_REFUSE, json_pack("{s:s}", "reason", "no milk"), &error));
+	g_clear_pointer(&peer, link_free);
+	g_assert_false(link_send(e.link, FRAME_GO, NULL, &error));
+	g_assert_error(error, MOLT_ERROR, MOLT_ERROR_REFUSED);
+	g_assert_cmpstr(error->message, ==, "the peer gave up: no milk");
+	g_clear_error(&error);
+	/* said once; from now on there is only the broken connection */
+	g_assert_false(link_send(e.link, FRAME_GO, NULL, &error));
+	g_assert_nonnull(strstr(error->message, "go: "));
+	g_assert_false(link_send(e.link, FRAME_GO, NULL, NULL));
+	ends_close(&e);
+}
+
 static void test_big_payload(void)
 {
 	g_autoptr(GBytes) state = g_bytes_new_take(g_malloc0(1 << 20), 1 << 20);
@@ -301,6 +325,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/link/bit-flips", test_bit_flips);
 	g_test_add_func("/link/not-json", test_not_json);
 	g_test_add_func("/link/wait", test_wait);
+	g_test_add_func("/link/last-words", test_last_words);
 	g_test_add_func("/link/big-payload", test_big_payload);
 	g_test_add_func("/link/trusted", test_trusted);
 	g_test_add_func("/link/fds", test_fds);
