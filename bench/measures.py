@@ -96,7 +96,7 @@ def measure_pause(vm, mode, args, at=COUNTERS_GPA):
     _, gap_ns, unseen_ns = nth(seen["any"], 0)
     return {"gap-ns": gap_ns, "unseen-ns": unseen_ns, "second-ns": nth(seen["any"], 1)[1],
             "whole-ns": nth(seen["whole"], 0)[1], "longest-look-ns": seen["longest-look-ns"],
-            "realtime": seen["realtime"], "reported": reported, "gaps": seen["any"][:10]}
+            "realtime": seen["realtime"], "reported": reported, "gaps": seen["any"]}
 
 
 def measure_speed(vm, mode, args):

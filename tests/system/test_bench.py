@@ -14,6 +14,7 @@ from vm import BUILD, ROOT
 
 sys.path.append(str(ROOT / "bench"))
 from recovery import recovery  # noqa: E402
+from tables import pause_gaps  # noqa: E402
 
 MS = 1_000_000
 
@@ -89,6 +90,22 @@ def test_recovery_of_a_guest_that_is_back_at_once():
     found = recovery(series, [[300 * MS, 5 * MS, 0]], 299 * MS, 310 * MS, 200 * MS)
     assert found["back-ns"] == 0
     assert found["lost-ns"] == pytest.approx(0, abs=1)
+
+
+def updated(*gaps, paused=100, running=101):
+    return {"gaps": [[start * MS, length * MS, 0] for start, length in gaps],
+            "reported": {"update-record": {"paused-at-ns": paused * MS,
+                                           "running-at-ns": running * MS}}}
+
+
+def test_the_pause_is_told_from_longer_gaps():
+    """Wherever it is in the list; too short for it, it is no longer than what is there."""
+    held_up = updated((50, 9), (100, 2), (102, 1))
+    assert pause_gaps([held_up]) == "2.00"
+    assert pause_gaps([held_up, updated((99, 4), (200, 5))]) == "3.00"
+    assert pause_gaps([updated((50, 9), (101, 5))]) == "5.00"
+    assert pause_gaps([updated()]) == "0.00"
+    assert pause_gaps([{"gaps": [[0, MS, 0]], "reported": {"downtime": 3}}]) == "-"
 
 
 def test_help_and_clear_errors():
