@@ -49,9 +49,9 @@ def reported_ms(run):
     return run["reported"].get("downtime")
 
 
-def pause_gap(run):
+def pause_gap_ms(run):
     """
-    The gap that holds what molt calls its pause: the pause alone, from outside, in ns.  If none there
+    The gap that holds what molt calls its pause: the pause alone, from outside, in ms.  If none there
     was long enough to be kept: the shortest that was, for it was no longer.  None without a record.
     """
     record = run["reported"].get("update-record", {})
@@ -59,7 +59,8 @@ def pause_gap(run):
         return None
     found = [length for start, length, _ in run["gaps"] if start < record["running-at-ns"] and
              start + length > record["paused-at-ns"]]
-    return max(found) if found else min((length for _, length, _ in run["gaps"]), default=0)
+    return (max(found) if found else
+            min((length for _, length, _ in run["gaps"]), default=0)) / MS
 
 
 def median_or_dash(values):
@@ -90,16 +91,11 @@ def rows_of(samples, key, own="molt"):
                        ratio(values, ours)], runs
 
 
-def pause_gaps(runs):
-    """Their median as a cell."""
-    gaps = [pause_gap(run) for run in runs]
-    return "-" if None in gaps else ms(gaps)
-
-
 def update_table(samples):
     """@samples: {case: {contender: [measure_pause()]}}"""
     rows = [[*row, ms([r["second-ns"] for r in runs]), ms([r["whole-ns"] for r in runs]),
-             pause_gaps(runs), median_or_dash([reported_ms(r) for r in runs]),
+             median_or_dash([pause_gap_ms(r) for r in runs]),
+             median_or_dash([reported_ms(r) for r in runs]),
              ms([r["unseen-ns"] for r in runs], max)]
             for row, runs in rows_of(samples, "gap-ns")]
     return table(["longest gap seen from outside, ms", "", "runs", "min", "median", "p99", "max",

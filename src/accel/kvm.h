@@ -131,9 +131,9 @@ void kvm_vm_pause_reading(struct kvm_vm *vm);
 bool kvm_vm_running(const struct kvm_vm *vm);
 
 /**
- * kvm_vm_expect() - kvm_vm_apply() and kvm_vm_run() are due within @ns: vCPUs' threads wait for them awake
+ * kvm_vm_expect() - kvm_vm_apply() is due within @ns: vCPUs' threads wait for it awake
  *
- * Otherwise each of the two costs a wake-up.  Context: main thread, VM paused.
+ * Otherwise it costs a wake-up.  Context: main thread, VM paused.
  */
 void kvm_vm_expect(struct kvm_vm *vm, uint64_t ns);
 

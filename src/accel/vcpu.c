@@ -21,8 +21,8 @@
  * DOC: parking
  *
  * A vCPU's thread is parked (waits on its condition), runs a job for the main thread, or is in the
- * guest.  Who wants it parked takes the VM's lock, clears kvm_vm.running, sets immediate_exit in
- * the vCPU's struct kvm_run and sends the kick signal:
+ * guest.  Who wants it parked takes the VM's lock, clears kvm_vm.running and sets immediate_exit in
+ * the vCPU's struct kvm_run, then lets the lock go and sends the kick signal:
  *
  *  - in KVM_RUN, the signal ends it with EINTR;
  *  - on the way to KVM_RUN, the kernel sees immediate_exit and returns EINTR at once;
@@ -286,8 +286,10 @@ static void vcpu_run_job(struct vcpu *vcpu)
 	tell_main(vm);
 }
 
+/* What an earlier job that nobody waited for complained about does not matter any more. */
 static void vcpu_begin(struct vcpu *vcpu, vcpu_fn fn, void *arg)
 {
+	g_clear_error(&vcpu->job_error);
 	vcpu->job_arg = arg;
 	vcpu->job = fn;
 }
@@ -402,15 +404,26 @@ void kvm_vm_run(struct kvm_vm *vm)
 	if (!vm->running) {
 		vm->running = true;
 		vm->entered_ns = 0;
-		vm->when_parked = NULL;
+		unlock_and_wake(vm, 0, vm->n_vcpus);
+	} else {
+		g_mutex_unlock(&vm->lock);
 	}
-	unlock_and_wake(vm, 0, vm->n_vcpus);
+}
+
+/* For the main thread: until the vCPU's thread has no job.  The VM's lock is held. */
+static void vcpu_await(struct vcpu *vcpu)
+{
+	while (vcpu->job)
+		wait_for_vcpu(vcpu->vm);
 }
 
 /* Tell those that are not parked; they will see it before they enter the guest again. */
 static void tell_to_park(struct kvm_vm *vm, vcpu_fn then)
 {
 	g_mutex_lock(&vm->lock);
+	/* One that parks may begin a job for all: none may be left from an earlier pause. */
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		vcpu_await(&vm->vcpus[i]);
 	vm->running = false;
 	vm->when_parked = then;
 	for (uint32_t i = 0; i < vm->n_vcpus; i++)
@@ -459,12 +472,6 @@ bool kvm_vm_running(const struct kvm_vm *vm)
 }
 
 /* Context: the VM's lock is held. */
-static void vcpu_await(struct vcpu *vcpu)
-{
-	while (vcpu->job)
-		wait_for_vcpu(vcpu->vm);
-}
-
 static bool vcpu_end(struct vcpu *vcpu, GError **error)
 {
 	GError *job_error;
@@ -487,7 +494,6 @@ static void begin_some(struct kvm_vm *vm, uint32_t first, uint32_t end, vcpu_fn 
 	vm->awake_until_ns = 0;
 	for (uint32_t i = first; i < end; i++) {
 		vcpu_await(&vm->vcpus[i]);
-		g_clear_error(&vm->vcpus[i].job_error);
 		vcpu_begin(&vm->vcpus[i], fn, arg);
 	}
 	unlock_and_wake(vm, first, end);

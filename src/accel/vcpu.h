@@ -28,7 +28,7 @@ typedef bool (*vcpu_fn)(struct vcpu *vcpu, void *arg, GError **error);
  * @wake:	Signalled when the thread has something to do
  * @parked:	Not in KVM_RUN and not handling an exit
  * @fresh:	The kernel holds what @power_on says: it never ran and was given no other state
- * @early:	@saved has what vcpu_read_early() read, since the vCPU has parked
+ * @early:	@saved has what kvm_vcpu_capture_early() read, since the vCPU has parked
  * @tsc_khz:	The guest's TSC frequency
  * @blocked:	Ended by a triple fault or an error: not run again before a reset
  * @job ..:	Work handed over by vcpu_begin()

@@ -19,7 +19,7 @@
 
 #define MACHINE_MAX_RAM 16
 
-/* From the state's arrival until the guest runs. */
+/* From the state's arrival until it is parsed and the vCPUs get theirs. */
 #define LOAD_NEAR_NS (500 * NS_PER_USEC)
 
 /* What the machine itself remembers, and which RAM its state belongs to. */
@@ -145,7 +145,6 @@ static bool save_kvm(struct machine *machine, struct state_writer *writer, GErro
 bool machine_save(struct machine *machine, struct state_writer *writer, GError **error)
 {
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
-
 	bool ok;
 
 	if (!fill_machine_state(machine, state, error) ||

@@ -1,11 +1,10 @@
 # The tiny guest of tests/unit/accel on a full KVM, where it has second-level page tables and XSAVE.
 # SPDX-License-Identifier: Apache-2.0
-import pathlib
 import subprocess
 
-from vm import MOLT
+from vm import BUILD
 
-SMOKE = pathlib.Path(MOLT).parents[1] / "tests/unit/accel/accel_kvm_smoke_test"
+SMOKE = BUILD / "tests/unit/accel/accel_kvm_smoke_test"
 
 
 def test_tiny_guest():

@@ -14,7 +14,7 @@ from vm import BUILD, ROOT
 
 sys.path.append(str(ROOT / "bench"))
 from recovery import recovery  # noqa: E402
-from tables import pause_gaps  # noqa: E402
+from tables import median_or_dash, pause_gap_ms  # noqa: E402
 
 MS = 1_000_000
 
@@ -96,6 +96,10 @@ def updated(*gaps, paused=100, running=101):
     return {"gaps": [[start * MS, length * MS, 0] for start, length in gaps],
             "reported": {"update-record": {"paused-at-ns": paused * MS,
                                            "running-at-ns": running * MS}}}
+
+
+def pause_gaps(runs):
+    return median_or_dash([pause_gap_ms(run) for run in runs])
 
 
 def test_the_pause_is_told_from_longer_gaps():
