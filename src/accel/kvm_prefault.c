@@ -1,7 +1,6 @@
 // Making the second-level page tables of a VM before its guest runs, where the kernel can.
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 
 #include "accel/kvm_internal.h"
@@ -46,7 +45,6 @@ static bool prefault_range(const struct ram_block *block, uint64_t offset, uint6
 		    errno != EAGAIN)
 			return false;
 		p->done_bytes += range.gpa - from;
-		sched_yield();
 	}
 	return true;
 }

@@ -3,6 +3,7 @@
 #include "machine/machine_priv.h"
 
 #include "base/loop.h"
+#include "base/spare_time.h"
 
 /**
  * struct population - See machine_populate()
@@ -20,7 +21,7 @@ struct population {
 	void *opaque;
 };
 
-static void *populate(void *opaque)
+static void fill(void *opaque)
 {
 	struct population *p = opaque;
 	bool ok = true;
@@ -32,6 +33,13 @@ static void *populate(void *opaque)
 	}
 	if (ok)
 		(void)kvm_vm_prefault(p->machine->kvm, &p->stop);
+}
+
+static void *populate(void *opaque)
+{
+	struct population *p = opaque;
+
+	spare_time_run(fill, p);
 	g_source_set_ready_time(p->ended, 0);
 	return NULL;
 }

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -25,6 +24,8 @@
 /* Small pieces: a kernel that is not preemptible keeps guest and monitors waiting for each. */
 #define RAM_POPULATE_BYTES   (1ULL << 20)
 #define RAM_SMALL_PAGE_BYTES 4096ULL
+/* do_fault_around() in the kernel's mm/memory.c; if debugfs was used to change it, some pages fault later. */
+#define FAULT_AROUND_BYTES 65536ULL
 
 /**
  * struct ram_open - fd_acquire()'s argument
@@ -144,7 +145,10 @@ static bool ram_page_size(struct ram_block *block, GError **error)
 			return error_set_errno(error, errno, "'%s': statfs", block->name);
 		if (fs.f_type == HUGETLBFS_MAGIC)
 			block->page_size_bytes = (uint64_t)fs.f_bsize;
+		else if (fs.f_type == TMPFS_MAGIC) /* and every memfd */
+			block->fault_bytes = FAULT_AROUND_BYTES;
 	}
+	block->fault_bytes = MAX(block->fault_bytes, block->page_size_bytes);
 	if (block->size_bytes == 0 || block->size_bytes % block->page_size_bytes)
 		return error_set_generic(error,
 					 "'%s': its size of %" PRIu64
@@ -291,13 +295,16 @@ void ram_block_free(struct ram_block *block)
 /* ---- populating ---- */
 
 /*
- * Kernels before 5.14 have no MADV_POPULATE: touch each page.  Atomic, because the guest may be
- * writing the same bytes from the predecessor.
+ * Kernels before 5.14 have no MADV_POPULATE: touch each page.  What has content already is only read;
+ * new pages are written to, atomically.
  */
 static void ram_touch(const struct ram_block *block, uint64_t offset, uint64_t len)
 {
 	for (uint64_t at = 0; at < len; at += block->page_size_bytes)
-		__atomic_fetch_or(block->host + offset + at, 0, __ATOMIC_RELAXED);
+		if (block->inherited)
+			(void)__atomic_load_n(block->host + offset + at, __ATOMIC_RELAXED);
+		else
+			__atomic_fetch_or(block->host + offset + at, 0, __ATOMIC_RELAXED);
 }
 
 static bool ram_populate_range(const struct ram_block *block, uint64_t offset, uint64_t len,
@@ -352,17 +359,29 @@ bool ram_block_each_present(const struct ram_block *block, uint64_t offset, uint
 	return true;
 }
 
-/* ram_range_fn; @opaque is the stop flag of ram_block_populate(). */
-static bool populate_piece(const struct ram_block *block, uint64_t offset, uint64_t len,
-			   void *opaque, GError **error)
+static bool go_on(const struct ram_block *block, const bool *stop, GError **error)
 {
-	const bool *stop = opaque;
-
 	if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))
 		return error_set_generic(error, "'%s': populating was stopped", block->name);
-	if (!ram_populate_range(block, offset, len, error))
+	return true;
+}
+
+/*
+ * ram_range_fn; @opaque is the stop flag of ram_block_populate().  To ask for one page of all that a
+ * fault maps takes half as long as to ask for all of them, when the kernel looks at each again.
+ */
+static bool populate_present(const struct ram_block *block, uint64_t offset, uint64_t len,
+			     void *opaque, GError **error)
+{
+	const uint64_t end = offset + len, step = block->fault_bytes;
+
+	if (!go_on(block, opaque, error))
 		return false;
-	sched_yield(); /* the guest, in a predecessor, may want this CPU */
+	if (!block->shared || step == block->page_size_bytes)
+		return ram_populate_range(block, offset, len, error);
+	for (uint64_t at = offset; at < end; at = (at / step + 1) * step)
+		if (!ram_populate_range(block, at, block->page_size_bytes, error))
+			return false;
 	return true;
 }
 
@@ -371,11 +390,11 @@ bool ram_block_populate(struct ram_block *block, const bool *stop, GError **erro
 	const uint64_t step = MAX(RAM_POPULATE_BYTES, block->page_size_bytes);
 
 	if (block->inherited)
-		return ram_block_each_present(block, 0, block->size_bytes, populate_piece,
+		return ram_block_each_present(block, 0, block->size_bytes, populate_present,
 					      (void *)stop, error);
 	for (uint64_t at = 0; at < block->size_bytes; at += step)
-		if (!populate_piece(block, at, MIN(block->size_bytes - at, step), (void *)stop,
-				    error))
+		if (!go_on(block, stop, error) ||
+		    !ram_populate_range(block, at, MIN(block->size_bytes - at, step), error))
 			return false;
 	return true;
 }

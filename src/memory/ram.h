@@ -19,6 +19,7 @@
  * @fd:		memfd or file behind it, -1 for private anonymous memory
  * @shared:	MAP_SHARED: what a successor maps is the same memory
  * @page_size_bytes: of the backing (hugetlbfs may be larger than 4 KiB)
+ * @fault_bytes: What one read fault maps of what is there, aligned
  * @inherited:	@fd is the predecessor's: the memory has content
  * @fds:	Where @fd is registered
  *
@@ -31,6 +32,7 @@ struct ram_block {
 	int fd;
 	bool shared;
 	uint64_t page_size_bytes;
+	uint64_t fault_bytes;
 	bool inherited;
 	struct fd_source *fds;
 };
@@ -80,7 +82,7 @@ bool ram_block_each_present(const struct ram_block *block, uint64_t offset, uint
  * @stop:	Looked at between small pieces; when another thread sets it, the call fails.  NULL: never
  *
  * New memory is allocated (130-190 ms per GiB).  A predecessor's is only mapped where it has
- * content (55 ms per GiB): holes stay holes, and the guest may run in the predecessor meanwhile.
+ * content (60 ms per GiB): holes stay holes, and the guest may run in the predecessor meanwhile.
  * Context: any thread.
  */
 bool ram_block_populate(struct ram_block *block, const bool *stop, GError **error);

@@ -133,6 +133,50 @@ static void test_inherited(void)
 	fd_source_clear(&new_fds);
 }
 
+/* Whether this process has a page-table entry for it (Documentation/admin-guide/mm/pagemap.rst). */
+static bool is_mapped(int pagemap, const uint8_t *page)
+{
+	uint64_t entry;
+
+	g_assert_cmpint(pread(pagemap, &entry, sizeof(entry),
+			      (off_t)((uintptr_t)page / 4096 * sizeof(entry))),
+			==, sizeof(entry));
+	return entry >> 63;
+}
+
+/* All of it, also what lies beside a hole or across what one fault maps. */
+static void test_populates_what_is_there(void)
+{
+	struct memory_backend_config config = memfd_config(8 * MIB);
+	struct fd_source old_fds = {0}, new_fds = {0};
+	autoptr(ram_block) old = ram_block_new(&config, &old_fds, NULL);
+	autoptr(ram_block) next = NULL;
+	autoptr(fdstore) store = NULL;
+	g_autoptr(GRand) random = g_rand_new_with_seed(1);
+	bool there[8 * MIB / 4096];
+	autofd int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	g_assert_cmpint(pagemap, >=, 0);
+	for (size_t i = 0, left = 0; i < G_N_ELEMENTS(there); i++, left--) {
+		if (left == 0)
+			left = (size_t)g_rand_int_range(random, 1, 40);
+		there[i] = i == 0 ? true : left == 1 ? !there[i - 1] : there[i - 1];
+		if (there[i])
+			old->host[i * 4096] = 1;
+	}
+	store = inherit(&old_fds, &new_fds);
+	next = ram_block_new(&config, &new_fds, NULL);
+	g_assert_nonnull(next);
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
+	g_assert_true(ram_block_populate(next, NULL, NULL));
+	for (size_t i = 0; i < G_N_ELEMENTS(there); i++)
+		g_assert_true(!there[i] || is_mapped(pagemap, next->host + i * 4096));
+	g_clear_pointer(&old, ram_block_free);
+	g_clear_pointer(&next, ram_block_free);
+	fd_source_clear(&old_fds);
+	fd_source_clear(&new_fds);
+}
+
 static void test_inherited_of_another_size(void)
 {
 	struct memory_backend_config config = memfd_config(8 * MIB);
@@ -323,6 +367,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/memory/ram/shared_ram_is_a_memfd", test_shared_ram_is_a_memfd);
 	g_test_add_func("/memory/ram/memfd_is_sealed", test_memfd_is_sealed);
 	g_test_add_func("/memory/ram/inherited", test_inherited);
+	g_test_add_func("/memory/ram/populates_what_is_there", test_populates_what_is_there);
 	g_test_add_func("/memory/ram/inherited_of_another_size", test_inherited_of_another_size);
 	g_test_add_func("/memory/ram/prealloc", test_prealloc);
 	g_test_add_func("/memory/ram/private_memfd", test_private_memfd);
