@@ -101,7 +101,7 @@ class Bench:
         samples = self.rounds("update", [
             Case(mode, mem, cpus, busy) for mem in args.mem for cpus in args.cpus
             for busy in ((False,) if args.quick else (False, True))
-            for mode in ["none"] + args.modes], touching, measures.measure_pause)
+            for mode in [*args.modes, "none"]], touching, measures.measure_pause)
         print(tables.update_table(samples), flush=True)
         for case, runs in samples.items():
             if case.mode != "none" and not case.busy and runs.get("molt"):

@@ -89,8 +89,11 @@ def measure_pause(vm, mode, args, at=COUNTERS_GPA):
     prepared = prepare(vm)
     with watching(args.build, vm.ram, vm.cpus, args.poll_us, 0, at) as watch:
         time.sleep(QUIET_S)
+        begin_s = time.monotonic()
         reported = run(vm, prepared)
         vm.ram.wait_moving(at, vm.cpus, vm.process)
+        if mode != "none":
+            vm.update_s = max(vm.update_s, time.monotonic() - begin_s)
         time.sleep(QUIET_S + QUIET_S_PER_GIB * (vm.ram.size >> 30))
         seen = watch.end()
     _, gap_ns, unseen_ns = nth(seen["any"], 0)

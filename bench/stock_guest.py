@@ -97,7 +97,7 @@ def update(vm, page, mode, args):
 
 def life(vm, n, args):
     """One guest, updated @n times in each way that its contender has."""
-    modes = [mode for mode in ["none", *args.modes] if mode == "none" or mode in vm.contender.modes]
+    modes = [mode for mode in [*args.modes, "none"] if mode == "none" or mode in vm.contender.modes]
     try:
         page = start(vm)
         for mode in modes:

@@ -20,6 +20,7 @@ class Vm:
         self.guest = guest
         self.generation = 0
         self.round_s = None  # of tests/guest/walk.c, once it was measured
+        self.update_s = 0.5  # the longest of this VM; "no update" is watched for as long
         self.process = self.qmp = None
         self.old = []
 
@@ -186,7 +187,7 @@ def prepare_none(vm):
 
 
 def run_none(vm, _prepared):
-    time.sleep(0.5)
+    time.sleep(vm.update_s)
     return {}
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import json
+import resource
 import time
 
 import pytest
@@ -40,6 +41,19 @@ def test_transfer_with_full_command_line(vms):
     vm = vms()
     vm.shared.wait_started()
     new = vm.transfer(base=True)
+    new.shared.assert_running()
+
+
+def test_transfer_without_a_timer(vms):
+    """A successor that may have none cannot rehearse its vCPUs' first entry; it enters all the same."""
+    vm = vms()
+    vm.shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path)
+    resource.prlimit(new.pid, resource.RLIMIT_SIGPENDING, (0, 0))
+    vm.migrate_to(new)
+    info = vm.qmp.wait_status(("completed", "failed"))
+    assert info["status"] == "completed", info
     new.shared.assert_running()
 
 
