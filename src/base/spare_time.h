@@ -10,6 +10,8 @@
  * processors are wanted all the time such a thread hardly ever runs, whatever locks it holds; so it
  * goes on like any other as soon as it has had less than a quarter of a processor for 100 ms.
  *
+ * All of this is among what runs in the same cgroup: against others, the cgroup's weight counts.
+ *
  * Leaving SCHED_IDLE takes CAP_SYS_NICE or an RLIMIT_NICE of 20 - nice value (sched(7); LimitNICE=+0
  * under systemd).  Without, or if the caller itself is not SCHED_OTHER, @work is simply called.
  *
