@@ -6,7 +6,7 @@
 
 static uint64_t read_clock(clockid_t id)
 {
-	struct timespec ts = {0};
+	struct timespec ts;
 
 	clock_gettime(id, &ts);
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
@@ -20,13 +20,6 @@ uint64_t clock_now_ns(void)
 uint64_t clock_process_ns(void)
 {
 	return read_clock(CLOCK_PROCESS_CPUTIME_ID);
-}
-
-uint64_t clock_thread_ns(pthread_t thread)
-{
-	clockid_t id;
-
-	return pthread_getcpuclockid(thread, &id) == 0 ? read_clock(id) : 0;
 }
 
 uint64_t clock_deadline_ms(uint64_t ms)

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <pthread.h>
 #include <stdint.h>
 
 #define NS_PER_SEC  1000000000ULL
@@ -14,9 +13,6 @@ uint64_t clock_now_ns(void);
 
 /** clock_process_ns() - Processor time that this process has used, its execve() included. */
 uint64_t clock_process_ns(void);
-
-/** clock_thread_ns() - Processor time that a thread has used which was not joined yet; 0 once it has ended. */
-uint64_t clock_thread_ns(pthread_t thread);
 
 /** clock_deadline_ms() - The time @ms milliseconds from now, for the deadline_ns arguments. */
 uint64_t clock_deadline_ms(uint64_t ms);

@@ -7,7 +7,6 @@
 #include "backend/block/block.h"
 #include "base/error.h"
 #include "base/loop.h"
-#include "base/spare_time.h"
 #include "device/legacy/acpi_pm.h"
 #include "device/legacy/i8042.h"
 #include "device/legacy/rtc_cmos.h"
@@ -433,19 +432,6 @@ static void close_chardev(struct machine *machine, struct chardev *chardev, bool
 	chardev_set_close(machine->chardevs, chardev);
 }
 
-/*
- * Taking page tables apart takes 20 ms for each GiB, in which a guest that went on in another process
- * should not wait for its processor.  The main thread waits, so that this is as good as on it.
- */
-static void free_memory(void *opaque)
-{
-	struct machine *machine = opaque;
-
-	g_clear_pointer(&machine->kvm, kvm_vm_free);
-	for (guint i = 0; machine->ram_blocks && i < machine->ram_blocks->len; i++)
-		ram_block_free(machine->ram_blocks->pdata[i]);
-}
-
 void board_teardown(struct machine *machine, bool disown)
 {
 	if (machine->kvm)
@@ -459,8 +445,10 @@ void board_teardown(struct machine *machine, bool disown)
 		block_node_free(machine->blocks->pdata[i]);
 	for (guint i = 0; machine->own_chardevs && i < machine->own_chardevs->len; i++)
 		close_chardev(machine, machine->own_chardevs->pdata[i], disown);
-	spare_time_run(free_memory, machine);
+	g_clear_pointer(&machine->kvm, kvm_vm_free);
 	g_clear_pointer(&machine->loader, loader_free);
+	for (guint i = 0; machine->ram_blocks && i < machine->ram_blocks->len; i++)
+		ram_block_free(machine->ram_blocks->pdata[i]);
 	machine->main_ram = NULL;
 	machine->memory = (struct guest_memory){0};
 	g_clear_pointer(&machine->blocks, g_ptr_array_unref);

@@ -3,7 +3,6 @@
 #include "machine/machine_priv.h"
 
 #include "base/loop.h"
-#include "base/spare_time.h"
 
 /**
  * struct population - See machine_populate()
@@ -21,7 +20,7 @@ struct population {
 	void *opaque;
 };
 
-static void fill(void *opaque)
+static void *populate(void *opaque)
 {
 	struct population *p = opaque;
 	bool ok = true;
@@ -33,13 +32,6 @@ static void fill(void *opaque)
 	}
 	if (ok)
 		(void)kvm_vm_prefault(p->machine->kvm, &p->stop);
-}
-
-static void *populate(void *opaque)
-{
-	struct population *p = opaque;
-
-	spare_time_run(fill, p);
 	g_source_set_ready_time(p->ended, 0);
 	return NULL;
 }
