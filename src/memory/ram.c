@@ -145,7 +145,7 @@ static bool ram_page_size(struct ram_block *block, GError **error)
 			return error_set_errno(error, errno, "'%s': statfs", block->name);
 		if (fs.f_type == HUGETLBFS_MAGIC)
 			block->page_size_bytes = (uint64_t)fs.f_bsize;
-		else if (fs.f_type == TMPFS_MAGIC) /* and every memfd */
+		else if (block->shared && fs.f_type == TMPFS_MAGIC) /* and every memfd */
 			block->fault_bytes = FAULT_AROUND_BYTES;
 	}
 	block->fault_bytes = MAX(block->fault_bytes, block->page_size_bytes);
@@ -294,14 +294,17 @@ void ram_block_free(struct ram_block *block)
 
 /* ---- populating ---- */
 
-/*
- * Kernels before 5.14 have no MADV_POPULATE: touch each page.  What has content already is only read;
- * new pages are written to, atomically.
- */
+/* On shared memory that has content, a read fault makes a writable entry, and it is the cheaper one. */
+static bool reading_maps(const struct ram_block *block)
+{
+	return block->inherited && block->shared;
+}
+
+/* Kernels before 5.14 have no MADV_POPULATE.  Atomic, because a guest may be writing the same bytes. */
 static void ram_touch(const struct ram_block *block, uint64_t offset, uint64_t len)
 {
 	for (uint64_t at = 0; at < len; at += block->page_size_bytes)
-		if (block->inherited)
+		if (reading_maps(block))
 			(void)__atomic_load_n(block->host + offset + at, __ATOMIC_RELAXED);
 		else
 			__atomic_fetch_or(block->host + offset + at, 0, __ATOMIC_RELAXED);
@@ -310,8 +313,7 @@ static void ram_touch(const struct ram_block *block, uint64_t offset, uint64_t l
 static bool ram_populate_range(const struct ram_block *block, uint64_t offset, uint64_t len,
 			       GError **error)
 {
-	/* On shared memory a read fault makes a writable entry, and it is the cheaper one. */
-	int advice = block->inherited && block->shared ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
+	int advice = reading_maps(block) ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
 	int failed;
 
 	do
@@ -377,7 +379,7 @@ static bool populate_present(const struct ram_block *block, uint64_t offset, uin
 
 	if (!go_on(block, opaque, error))
 		return false;
-	if (!block->shared || step == block->page_size_bytes)
+	if (step == block->page_size_bytes)
 		return ram_populate_range(block, offset, len, error);
 	for (uint64_t at = offset; at < end; at = (at / step + 1) * step)
 		if (!ram_populate_range(block, at, block->page_size_bytes, error))

@@ -19,7 +19,7 @@
  * @fd:		memfd or file behind it, -1 for private anonymous memory
  * @shared:	MAP_SHARED: what a successor maps is the same memory
  * @page_size_bytes: of the backing (hugetlbfs may be larger than 4 KiB)
- * @fault_bytes: What one read fault maps of what is there, aligned
+ * @fault_bytes: What one read fault maps of what is there, aligned; a page where that is not known
  * @inherited:	@fd is the predecessor's: the memory has content
  * @fds:	Where @fd is registered
  *

@@ -157,10 +157,10 @@ static void test_populates_what_is_there(void)
 	autofd int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
 	g_assert_cmpint(pagemap, >=, 0);
-	for (size_t i = 0, left = 0; i < G_N_ELEMENTS(there); i++, left--) {
-		if (left == 0)
-			left = (size_t)g_rand_int_range(random, 1, 40);
-		there[i] = i == 0 ? true : left == 1 ? !there[i - 1] : there[i - 1];
+	for (size_t i = 0, end = 0; i < G_N_ELEMENTS(there); i++) {
+		there[i] = i == 0 || (i == end) != there[i - 1];
+		if (i == end)
+			end += (size_t)g_rand_int_range(random, 1, 40);
 		if (there[i])
 			old->host[i * 4096] = 1;
 	}
