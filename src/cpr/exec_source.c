@@ -252,7 +252,6 @@ static enum stage_result es_export(void *ctx, GError **error)
 	es->env = envelope_environ(environ, es->envelope_fd, NULL);
 	es->env_died = envelope_environ(environ, es->envelope_fd, PROGRAM_DIED);
 	es->env_hung = envelope_environ(environ, es->envelope_fd, PROGRAM_HUNG);
-	owner_offer(update->owner);
 	guardian_arm(&es->guardian, es->exec_fd, update->argv, es->env_died, es->env_hung);
 	return STAGE_DONE;
 }
@@ -264,7 +263,6 @@ static void es_unexport(void *ctx)
 	if (!es->store)
 		return;
 	guardian_disarm(&es->guardian);
-	owner_revoke(es->base.update->owner);
 	envelope_unexport(es->envelope, es->store, &es->envelope_fd);
 	g_clear_pointer(&es->store, fdstore_free);
 	g_clear_pointer(&es->envelope, json_decref);

@@ -18,12 +18,14 @@
  * struct exec_target - The update, from this side
  * @envelope:	What the old program left
  * @state:	The stream, until it is loaded
+ * @attempt:	That it is of
  * @failure:	Why this program does not go on
  */
 struct exec_target {
 	struct incoming base;
 	struct envelope *envelope;
 	GBytes *state;
+	uint64_t attempt;
 	GError *failure;
 };
 
@@ -223,31 +225,28 @@ static enum stage_result et_load(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 	struct update *update = et->base.update;
-	bool ok = incoming_all_taken(&et->base, error) &&
-		  update_load(update, et->state, et->base.offer, error);
 
+	if (incoming_all_taken(&et->base, error))
+		et->attempt = update_load(update, et->state, et->base.offer, error);
 	update->progress.state_bytes = g_bytes_get_size(et->state);
 	g_clear_pointer(&et->state, g_bytes_unref);
-	return ok ? STAGE_DONE : STAGE_FAILED;
-}
-
-static enum stage_result et_commit(void *ctx, GError **error)
-{
-	struct exec_target *et = ctx;
-	struct owner *owner = et->base.update->owner;
-
-	return owner_lock(owner, et->base.offer->generation, error) ? STAGE_DONE : STAGE_FAILED;
+	return et->attempt ? STAGE_DONE : STAGE_FAILED;
 }
 
 static enum stage_result et_run(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 	struct update *update = et->base.update;
+	bool ok;
 
+	/* A crash from here on must not start a program that finds the guest taken. */
+	crash_disarm();
+	ok = et->envelope->rollback ? owner_take_back(update->owner, et->attempt, error)
+				    : owner_take(update->owner, et->attempt, 0, error);
+	if (!ok)
+		return STAGE_FAILED;
 	if (et->envelope->rollback)
 		migration_progress_set(&update->progress, MIGRATION_FAILING);
-	crash_disarm();
-	owner_mark(update->owner, et->base.offer->generation);
 	update_go(update);
 	return STAGE_DONE;
 }
@@ -259,7 +258,6 @@ static const struct stage exec_target_stages[] = {
 	{ "main",     0, false, et_main,     NULL },
 	{ "state",    0, false, et_state,    NULL },
 	{ "load",     0, false, et_load,     NULL },
-	{ "commit",   0, false, et_commit,   NULL },
 	{ "run",      0, true,  et_run,      NULL },
 };
 /* clang-format on */

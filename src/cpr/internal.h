@@ -79,12 +79,12 @@ struct update {
 /**
  * struct update_state - What the stream says about the update itself
  * @session:	The offer's
- * @generation:	The offer's
+ * @attempt:	By which the state is valid (owner.h)
  */
 struct update_state {
 	uint8_t session[OFFER_SESSION_BYTES];
 	uint8_t pad[7];
-	uint64_t generation;
+	uint64_t attempt;
 };
 
 extern const struct state_desc update_state_desc;
@@ -99,8 +99,12 @@ void update_machine_ready(struct update *update);
 /** update_check_state() - Whether @state is undamaged and the offer's; nothing is touched. */
 bool update_check_state(GBytes *state, const struct offer *offer, GError **error);
 
-/** update_load() - Load the machine from @state, which must be the offer's. */
-bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error);
+/**
+ * update_load() - Load the machine from @state, which must be the offer's
+ * Return: the attempt that the state is of, for owner_take(); 0 with @error set.
+ */
+uint64_t update_load(struct update *update, GBytes *state, const struct offer *offer,
+		     GError **error);
 
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
 void update_go(struct update *update);
@@ -122,6 +126,8 @@ void update_publish_record(struct update *update);
  * @was_running, @prior: What the guest was when it was paused
  * @paused, @quiesced: Whether there is something to undo
  * @with_sessions: What belongs to the process (struct update_extra) crosses too
+ * @attempt:	By which @state is valid (owner.h)
+ * @elsewhere:	Somebody took the guest, although the update is being undone: it does not go on here
  * @state:	The saved stream of the VM
  * @sessions:	The saved stream of the process; NULL without @with_sessions
  * @cancelled:	The failure is migrate_cancel's
@@ -139,6 +145,8 @@ struct outgoing {
 	bool paused;
 	bool quiesced;
 	bool with_sessions;
+	uint64_t attempt;
+	bool elsewhere;
 	GBytes *state;
 	GBytes *sessions;
 	bool cancelled;

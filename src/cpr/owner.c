@@ -1,34 +1,37 @@
-// Ownership of a guest: a lock on a descriptor that both processes can name, and a counter beside
-// it. SPDX-License-Identifier: Apache-2.0
+// Ownership of a guest: one word that decides who may run it next, and a lock that says who lives.
+// SPDX-License-Identifier: Apache-2.0
 #include "cpr/owner.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
-#include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 
 #define OWNER_NAME	"cpr/owner"
 #define OWNER_LOCK_NAME "cpr/owner-lock"
 #define OWNER_BYTES	4096
-#define OWNER_MAGIC	0x72656e776f746c6dULL /* "mltowner" */
+#define OWNER_MAGIC	0x64726f776f746c6dULL /* "mltoword" */
 #define OWNER_SEALS	(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* How often a lock that another process holds is tried. */
+#define OWNER_TRY_US 1000
 
 /**
  * struct owner_page - What lies in the memfd; the layout never changes
  * @magic:	OWNER_MAGIC
- * @generation:	See the theory of operation
- * @offered:	See the theory of operation
+ * @generation:	How often the guest changed hands; raised after the exchange, for records
+ * @word:	See the theory of operation
  */
 struct owner_page {
 	uint64_t magic;
 	_Atomic uint64_t generation;
-	_Atomic uint64_t offered;
+	_Atomic uint64_t word;
 };
 
 /**
@@ -38,6 +41,7 @@ struct owner_page {
  * @lock:	This process's own description of it
  * @page:	Mapped
  * @held:	Whether @lock is locked
+ * @id:		The one this process has the guest by; 0 if it never had it
  * @generation:	The one this process owns, or its predecessor does
  */
 struct owner {
@@ -46,8 +50,39 @@ struct owner {
 	int lock;
 	struct owner_page *page;
 	bool held;
+	uint64_t id;
 	uint64_t generation;
 };
+
+/* An id that nobody has had or will have.  Return: 0 with @error set. */
+static uint64_t id_new(GError **error)
+{
+	uint64_t id = 0;
+
+	while ((id >>= 2) == 0) {
+		if (getrandom(&id, sizeof(id), 0) == sizeof(id) || errno == EINTR)
+			continue;
+		error_set_errno(error, errno, "cannot get random numbers");
+		return 0;
+	}
+	return id;
+}
+
+static bool exchange(struct owner *owner, uint64_t from, enum owner_state from_state, uint64_t to,
+		     enum owner_state to_state)
+{
+	uint64_t seen = owner_word_of(from, from_state);
+
+	return atomic_compare_exchange_strong(&owner->page->word, &seen,
+					      owner_word_of(to, to_state));
+}
+
+/* The guest is this process's by @id, and has changed hands. */
+static void arrived(struct owner *owner, uint64_t id)
+{
+	owner->id = id;
+	owner->generation = atomic_fetch_add(&owner->page->generation, 1) + 1;
+}
 
 /* Return: 0 or an errno. */
 static int lock_set(int fd, short type)
@@ -126,9 +161,13 @@ struct owner *owner_new(struct fd_source *fds, GError **error)
 		return NULL;
 	}
 	owner->held = true;
+	owner->id = id_new(error);
+	if (!owner->id)
+		return NULL;
 	owner->generation = 1;
 	owner->page->magic = OWNER_MAGIC;
 	atomic_store(&owner->page->generation, 1);
+	atomic_store(&owner->page->word, owner_word_of(owner->id, OWNER_OWNED));
 	return g_steal_pointer(&owner);
 }
 
@@ -187,15 +226,32 @@ uint64_t owner_generation(const struct owner *owner)
 	return owner->generation;
 }
 
-uint64_t owner_offer(struct owner *owner)
+_Atomic uint64_t *owner_word(struct owner *owner)
 {
-	atomic_store(&owner->page->offered, owner->generation + 1);
-	return owner->generation + 1;
+	return &owner->page->word;
 }
 
-void owner_revoke(struct owner *owner)
+/* ---- the side that has the guest ---- */
+
+uint64_t owner_offer(struct owner *owner, GError **error)
 {
-	atomic_store(&owner->page->offered, 0);
+	uint64_t attempt = id_new(error);
+
+	if (!attempt)
+		return 0;
+	if (owner->held && exchange(owner, owner->id, OWNER_OWNED, attempt, OWNER_OFFERED))
+		return attempt;
+	error_set_generic(error, "this process does not have the guest");
+	return 0;
+}
+
+bool owner_recall(struct owner *owner, uint64_t attempt)
+{
+	if (!owner->held || !owner->id)
+		return false;
+	return exchange(owner, attempt, OWNER_OFFERED, owner->id, OWNER_OWNED) ||
+	       exchange(owner, attempt, OWNER_RECALLED, owner->id, OWNER_OWNED) ||
+	       owner_word_taken(&owner->page->word, owner->id);
 }
 
 void owner_release(struct owner *owner)
@@ -205,43 +261,66 @@ void owner_release(struct owner *owner)
 	owner->held = false;
 }
 
-bool owner_moved(const struct owner *owner)
-{
-	return atomic_load(&owner->page->generation) != owner->generation;
-}
-
-enum owner_verdict owner_reclaim(struct owner *owner)
+enum owner_verdict owner_reclaim(struct owner *owner, uint64_t attempt)
 {
 	if (lock_set(owner->lock, F_WRLCK) != 0)
 		return OWNER_ELSEWHERE;
-	if (owner_moved(owner)) {
-		(void)lock_set(owner->lock, F_UNLCK);
-		return OWNER_GONE;
-	}
-	owner_revoke(owner);
 	owner->held = true;
-	return OWNER_OURS;
+	if (owner_recall(owner, attempt))
+		return OWNER_OURS;
+	owner_release(owner);
+	return OWNER_GONE;
 }
 
-bool owner_lock(struct owner *owner, uint64_t offered, GError **error)
-{
-	int err = lock_set(owner->lock, F_WRLCK);
+/* ---- the side that wants it ---- */
 
-	if (err)
-		return error_set_errno(error, err, "the predecessor still owns the guest");
-	owner->held = true;
-	if (atomic_load(&owner->page->offered) != offered) {
-		owner_release(owner);
-		return error_set_generic(error, "the predecessor called the state back");
+/* Whether @attempt may still be taken. */
+static bool stands(struct owner *owner, uint64_t attempt, GError **error)
+{
+	const uint64_t word = atomic_load(&owner->page->word);
+
+	if (word == owner_word_of(attempt, OWNER_OFFERED))
+		return true;
+	if (word == owner_word_of(attempt, OWNER_OWNED))
+		return error_set(error, MOLT_ERROR_REFUSED, "the state was used already");
+	return error_set(error, MOLT_ERROR_REFUSED, "the old process called the state back");
+}
+
+bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GError **error)
+{
+	const bool was_held = owner->held;
+	int err;
+
+	while (stands(owner, attempt, error)) {
+		err = owner->held ? 0 : lock_set(owner->lock, F_WRLCK);
+		owner->held = !err;
+		if (owner->held && exchange(owner, attempt, OWNER_OFFERED, attempt, OWNER_OWNED)) {
+			arrived(owner, attempt);
+			return true;
+		}
+		if (owner->held && !was_held)
+			owner_release(owner);
+		if (err && clock_now_ns() >= deadline_ns)
+			return error_set(error, MOLT_ERROR_TIMEOUT,
+					 "the old process still has the guest: %s",
+					 g_strerror(err));
+		if (err)
+			g_usleep(OWNER_TRY_US);
 	}
+	return false;
+}
+
+bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error)
+{
+	uint64_t id = id_new(error);
+
+	if (!id)
+		return false;
+	if (!owner->held || (!exchange(owner, attempt, OWNER_RECALLED, id, OWNER_OWNED) &&
+			     !exchange(owner, attempt, OWNER_OFFERED, id, OWNER_OWNED)))
+		return error_set(error, MOLT_ERROR_REFUSED, "the new program took the guest");
+	arrived(owner, id);
 	return true;
-}
-
-void owner_mark(struct owner *owner, uint64_t offered)
-{
-	owner->generation = offered;
-	atomic_store(&owner->page->generation, offered);
-	atomic_store(&owner->page->offered, 0);
 }
 
 bool owner_add_lock(struct owner *owner, struct fdstore *store, GError **error)

@@ -1,7 +1,8 @@
-// Ownership of a guest: a lock on a descriptor that both processes can name, and a counter beside
-// it. SPDX-License-Identifier: Apache-2.0
+// Ownership of a guest: one word that decides who may run it next, and a lock that says who lives.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
@@ -13,43 +14,51 @@
  * DOC: Theory of operation
  *
  * A guest has one owner page: a sealed memfd that is handed from process to process under the name
- * "cpr/owner".  Whoever holds the write lock (F_OFD_SETLK) on it may run vCPUs and let devices
- * touch guest memory.  Each process locks through an open file description of its own, made by
- * opening /proc/self/fd/N, so that the locks of two processes exclude each other and the kernel
- * releases the lock of one that dies.  Over exec the locked description itself survives, under the
- * name "cpr/owner-lock".
+ * "cpr/owner".  It holds one word, id << 2 | state, that changes by compare-and-exchange only:
  *
- * The lock alone does not tell whether a guest has run since its state was saved.  Two counters in
- * the page do:
+ *   OWNED(id)		the process that made attempt @id, or booted with it, has the guest
+ *   OFFERED(id)	attempt @id: the saved state that carries this id is valid
+ *   RECALLED(id)	attempt @id was taken back; only its own way back may use the state
  *
- *   generation	how often the guest changed hands; raised by a new owner just before the first vCPU
- *		runs
- *   offered	the generation whose saved state is valid: generation + 1 from the moment the state
- *		is sent until it is used or called back, 0 otherwise
+ * An id is 62 random bits, drawn for each attempt and never used again.  A state that is late, of an
+ * attempt that was called back or that somebody else has used, names an id that the word no longer
+ * offers, so the exchange fails: check and mark are one step, whoever wakes up when.
  *
- * Happy path: old offers, sends the state, unlocks (the commit); new locks, marks (generation =
- * offered, offered = 0), runs.
+ *   offer	OWNED(mine) -> OFFERED(fresh)		before the state is saved
+ *   recall	OFFERED(a) -> OWNED(mine)		before the guest goes on where it was
+ *   take	OFFERED(a) -> OWNED(a)			before the guest goes on in the new one
+ *   word_recall OFFERED(a) -> RECALLED(a)		an exec's guardian or crash handler
+ *   take_back	RECALLED(a), OFFERED(a) -> OWNED(fresh)	before an old program runs it again
  *
- * Unhappy paths.  Old takes an offer back (offered = 0) before it lets the guest go on, so that a
- * successor that has stale state cannot use it even if old dies later.  Old dies after the state
- *		was acknowledged: new gets the lock, sees offered unchanged, and goes on.  New dies after the
- *		commit but before it marked: old gets the lock back, sees generation unchanged, and goes on.  New
- *		dies after it marked: the guest died with its owner; old sees another generation and stays
- *		stopped.
+ * The guest runs only after a recall, take or take_back that succeeded, or where it was booted.
  *
- * Context: main thread.
+ * The lock beside it (F_OFD_SETLK on the memfd) says whether the process that may make the next
+ * exchange lives: who holds it may recall, who wants to take has to get it first.  Each process locks
+ * through an open file description of its own, made by opening /proc/self/fd/N, and the kernel
+ * unlocks for one that dies.  A successor therefore takes the guest when its predecessor has let go
+ * of the lock (the commit) or has died, and not from one that lives.  Over an exec the locked
+ * description itself survives, under the name "cpr/owner-lock": old program, new program, guardian
+ * and crash handler share it, and the word alone decides between them.
+ *
+ * Happy path of a transfer: old offers, saves, sends the state, unlocks (the commit), says go; new
+ * locks, takes, runs.  Unhappy paths: docs/live-update.md, section 5; tests/model goes through all.
+ *
+ * Context: main thread; owner_word_recall() and owner_word_taken() anywhere, also in signal handlers.
  */
+
+/** enum owner_state - The low two bits of the word; see above */
+enum owner_state { OWNER_OWNED = 1, OWNER_OFFERED = 2, OWNER_RECALLED = 3 };
 
 /** enum owner_verdict - What owner_reclaim() found */
 enum owner_verdict {
 	OWNER_OURS,	 /* locked again, and nobody ran the guest: go on */
 	OWNER_ELSEWHERE, /* another process holds the lock */
-	OWNER_GONE,	 /* another process ran the guest and is no more: its state is lost */
+	OWNER_GONE,	 /* another process took the guest and is no more: its state is lost */
 };
 
 struct owner;
 
-/** owner_new() - A new guest's page, locked; registered in @fds as "cpr/owner". */
+/** owner_new() - A new guest's page, locked and owned; registered in @fds as "cpr/owner". */
 struct owner *owner_new(struct fd_source *fds, GError **error);
 
 /**
@@ -67,36 +76,72 @@ DEFINE_CLEANUP(owner, owner_free)
 /** owner_held() - Whether this process holds the lock. */
 bool owner_held(const struct owner *owner);
 
-/** owner_generation() - Of the guest, as this process knows it. */
+/** owner_generation() - How often the guest has changed hands, as this process knows it; for records. */
 uint64_t owner_generation(const struct owner *owner);
 
 /**
- * owner_offer() - Declare the state about to be sent valid
- * Return: the generation that its receiver will be.
+ * owner_offer() - Begin an attempt: from now on the state that carries its id is valid
+ * Return: the id, which goes into the state; 0 with @error set if the guest is not ours to offer, or
+ * there are no random numbers.
  */
-uint64_t owner_offer(struct owner *owner);
+uint64_t owner_offer(struct owner *owner, GError **error);
 
-/** owner_revoke() - Take the offer back; before the guest goes on.  No-op without one. */
-void owner_revoke(struct owner *owner);
+/**
+ * owner_recall() - Take @attempt back, before the guest goes on here; the lock is held
+ *
+ * Also where a guardian has recalled it already.
+ * Return: false if somebody took it: the guest must not go on here.  True also when it is ours.
+ */
+bool owner_recall(struct owner *owner, uint64_t attempt);
 
 /** owner_release() - Unlock: the commit of an owner. */
 void owner_release(struct owner *owner);
 
-/** owner_moved() - Whether a successor has marked the guest as its own. */
-bool owner_moved(const struct owner *owner);
-
-/** owner_reclaim() - After owner_release(): try to become owner again. */
-enum owner_verdict owner_reclaim(struct owner *owner);
+/** owner_reclaim() - After owner_release(): try to lock, and to take @attempt back. */
+enum owner_verdict owner_reclaim(struct owner *owner, uint64_t attempt);
 
 /**
- * owner_lock() - A successor: lock, and check that @offered is what the predecessor stands by
- * Return: false with @error set while another process holds the lock or if the offer was called
- * back; nothing is locked then.
+ * owner_take() - A successor: the guest of @attempt becomes this process's, or nothing changes
+ * @deadline_ns: Of clock_now_ns(): how long to try while another process holds the lock; 0: once
+ *
+ * Return: false with @error set.  MOLT_ERROR_TIMEOUT: another process holds the lock, and the attempt
+ * stands.  MOLT_ERROR_REFUSED: the attempt was called back or used; for good.  The lock is held
+ * afterwards if it was before or the guest is ours.
  */
-bool owner_lock(struct owner *owner, uint64_t offered, GError **error);
+bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GError **error);
 
-/** owner_mark() - A successor that locked: from now on the guest is its own. */
-void owner_mark(struct owner *owner, uint64_t offered);
+/**
+ * owner_take_back() - An old program that came back by exec: the guest of @attempt is its own again
+ * Return: false with @error set if the new program took it.
+ */
+bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error);
 
 /** owner_add_lock() - Put the locked description into @store, for an exec. */
 bool owner_add_lock(struct owner *owner, struct fdstore *store, GError **error);
+
+/** owner_word() - The word, mapped until owner_free(); and over an exec in what a guardian keeps. */
+_Atomic uint64_t *owner_word(struct owner *owner);
+
+/** owner_word_of() - The word for @id in @state. */
+static inline uint64_t owner_word_of(uint64_t id, enum owner_state state)
+{
+	return id << 2 | state;
+}
+
+/**
+ * owner_word_recall() - Take @attempt back for its way back
+ * Return: whether this call or an earlier one recalled it; false: it was taken.
+ */
+static inline bool owner_word_recall(_Atomic uint64_t *word, uint64_t attempt)
+{
+	const uint64_t recalled = owner_word_of(attempt, OWNER_RECALLED);
+	uint64_t seen = owner_word_of(attempt, OWNER_OFFERED);
+
+	return atomic_compare_exchange_strong(word, &seen, recalled) || seen == recalled;
+}
+
+/** owner_word_taken() - Whether a successor has taken @attempt, and still has the guest. */
+static inline bool owner_word_taken(const _Atomic uint64_t *word, uint64_t attempt)
+{
+	return atomic_load((_Atomic uint64_t *)word) == owner_word_of(attempt, OWNER_OWNED);
+}

@@ -50,11 +50,18 @@ bool outgoing_init(struct outgoing *out, struct update *update, const struct sta
 	return true;
 }
 
+/* The attempt's state: what was saved is of no use any more. */
+static void drop_state(struct outgoing *out)
+{
+	g_clear_pointer(&out->state, g_bytes_unref);
+	g_clear_pointer(&out->sessions, g_bytes_unref);
+}
+
 void outgoing_clear(struct outgoing *out)
 {
 	stage_run_clear(&out->run);
 	migration_channels_clear(&out->channels);
-	source_unsave(out);
+	drop_state(out);
 }
 
 json_t *outgoing_offer(struct outgoing *out)
@@ -139,6 +146,11 @@ void source_unpause(void *ctx)
 		return;
 	out->paused = false;
 	out->run.paused_ns = 0;
+	if (out->elsewhere) {
+		log_error("the guest was taken by another process while its update was undone");
+		(void)machine_set_runstate(update->machine, RUNSTATE_POSTMIGRATE, NULL);
+		return;
+	}
 	machine_unpause(update->machine, out->was_running);
 	if (!out->was_running)
 		(void)machine_set_runstate(update->machine, out->prior, NULL);
@@ -174,7 +186,7 @@ void source_unquiesce(void *ctx)
 
 static bool add_update_section(struct outgoing *out, struct state_writer *writer, GError **error)
 {
-	struct update_state state = {.generation = owner_generation(out->update->owner) + 1};
+	struct update_state state = {.attempt = out->attempt};
 
 	memcpy(state.session, out->session, sizeof(state.session));
 	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);
@@ -197,10 +209,11 @@ enum stage_result source_save(void *ctx, GError **error)
 	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
 
 	migration_progress_set(&update->progress, MIGRATION_DEVICE);
-	if (!add_update_section(out, writer, error) ||
-	    !machine_save(update->machine, writer, error))
+	out->attempt = owner_offer(update->owner, error);
+	if (!out->attempt)
 		return STAGE_FAILED;
-	out->state = state_writer_finish(writer, error);
+	if (add_update_section(out, writer, error) && machine_save(update->machine, writer, error))
+		out->state = state_writer_finish(writer, error);
 	if (out->state && out->with_sessions)
 		out->sessions = save_sessions(out, error);
 	if (!out->state || (out->with_sessions && !out->sessions)) {
@@ -215,6 +228,8 @@ void source_unsave(void *ctx)
 {
 	struct outgoing *out = ctx;
 
-	g_clear_pointer(&out->state, g_bytes_unref);
-	g_clear_pointer(&out->sessions, g_bytes_unref);
+	if (out->attempt)
+		out->elsewhere = !owner_recall(out->update->owner, out->attempt);
+	out->attempt = 0;
+	drop_state(out);
 }

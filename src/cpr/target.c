@@ -12,7 +12,7 @@
 static const struct state_field update_state_fields[] = {
 	FIELD_ARRAY(struct update_state, session, 1),
 	FIELD_PAD(struct update_state, pad),
-	FIELD(struct update_state, generation, 2),
+	FIELD(struct update_state, attempt, 2),
 };
 
 const struct state_desc update_state_desc = {
@@ -22,17 +22,18 @@ const struct state_desc update_state_desc = {
 	STATE_DESC(struct update_state, update_state_fields),
 };
 
-/* A stream of another update, or of this one's last attempt, must not be loaded by mistake. */
-static bool check_session(struct state_reader *reader, const struct offer *offer, GError **error)
+/* A stream of another update must not be loaded by mistake.  Return: its attempt, 0 with @error set. */
+static uint64_t check_session(struct state_reader *reader, const struct offer *offer,
+			      GError **error)
 {
 	struct update_state state;
 
 	if (!state_reader_load(reader, UPDATE_SECTION, 0, &update_state_desc, NULL, &state, error))
-		return false;
-	if (memcmp(state.session, offer->session, sizeof(state.session)) != 0 ||
-	    state.generation != offer->generation)
-		return error_set_generic(error, "the state belongs to another update");
-	return true;
+		return 0;
+	if (memcmp(state.session, offer->session, sizeof(state.session)) == 0 && state.attempt)
+		return state.attempt;
+	error_set_generic(error, "the state belongs to another update");
+	return 0;
 }
 
 bool update_check_state(GBytes *state, const struct offer *offer, GError **error)
@@ -42,16 +43,17 @@ bool update_check_state(GBytes *state, const struct offer *offer, GError **error
 	return reader && check_session(reader, offer, error);
 }
 
-bool update_load(struct update *update, GBytes *state, const struct offer *offer, GError **error)
+uint64_t update_load(struct update *update, GBytes *state, const struct offer *offer,
+		     GError **error)
 {
 	autoptr(state_reader) reader = state_reader_open(state, error);
+	uint64_t attempt = reader ? check_session(reader, offer, error) : 0;
 
 	/* The machine comes last: it fails if a section is left that nobody took. */
-	if (reader && check_session(reader, offer, error) &&
-	    machine_load(update->machine, reader, error))
-		return true;
+	if (attempt && machine_load(update->machine, reader, error))
+		return attempt;
 	g_prefix_error(error, "load of migration failed: ");
-	return false;
+	return 0;
 }
 
 /* ---- is it the same machine? ---- */

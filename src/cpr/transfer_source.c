@@ -44,6 +44,12 @@ struct transfer_source {
 	enum owner_verdict verdict;
 };
 
+/* Whether the successor has the guest. */
+static bool taken(const struct transfer_source *ts)
+{
+	return owner_word_taken(owner_word(ts->base.update->owner), ts->base.attempt);
+}
+
 /* ---- trouble after the commit ---- */
 
 /*
@@ -55,8 +61,8 @@ static gboolean find_verdict(void *opaque)
 	struct transfer_source *ts = opaque;
 	struct owner *owner = ts->base.update->owner;
 
-	ts->verdict = owner_reclaim(owner);
-	if (ts->verdict == OWNER_ELSEWHERE && (!owner_moved(owner) || ++ts->ticks < VERDICT_TICKS))
+	ts->verdict = owner_reclaim(owner, ts->base.attempt);
+	if (ts->verdict == OWNER_ELSEWHERE && (!taken(ts) || ++ts->ticks < VERDICT_TICKS))
 		return G_SOURCE_CONTINUE;
 	ts->judged = true;
 	stage_run_continue(&ts->base.run, g_steal_pointer(&ts->trouble));
@@ -281,22 +287,12 @@ static enum stage_result ts_join(void *ctx, GError **error)
 static enum stage_result ts_state(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	struct owner *owner = ts->base.update->owner;
 
-	owner_offer(owner);
 	if (link_send_bytes(ts->main, FRAME_STATE, ts->base.state, clock_deadline_ms(LINK_SEND_MS),
 			    error))
 		return STAGE_DONE;
-	owner_revoke(owner);
 	link_last_words(ts->cpr, error);
 	return STAGE_FAILED;
-}
-
-static void ts_call_back(void *ctx)
-{
-	struct transfer_source *ts = ctx;
-
-	owner_revoke(ts->base.update->owner);
 }
 
 static enum stage_result ts_loaded(void *ctx, GError **error)
@@ -324,7 +320,7 @@ static enum stage_result ts_commit(void *ctx, GError **error)
 	if (link_send(ts->cpr, FRAME_GO, go, error))
 		return STAGE_DONE;
 	/* Who never got the word may have found the lock free all the same. */
-	if (owner_reclaim(owner) == OWNER_OURS)
+	if (owner_reclaim(owner, ts->base.attempt) == OWNER_OURS)
 		return STAGE_FAILED;
 	g_clear_error(error);
 	return STAGE_DONE;
@@ -335,7 +331,7 @@ static enum stage_result ts_commit(void *ctx, GError **error)
 static gboolean report_tick(void *opaque)
 {
 	struct transfer_source *ts = opaque;
-	const bool moved = owner_moved(ts->base.update->owner);
+	const bool moved = taken(ts);
 
 	if (++ts->ticks < (moved ? REPORT_TICKS : CLAIM_TICKS))
 		return G_SOURCE_CONTINUE;
@@ -394,7 +390,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },
 	{ "save",       1000,   false, source_save,       source_unsave },
-	{ "state",      3000,   false, ts_state,          ts_call_back },
+	{ "state",      3000,   false, ts_state,          NULL },
 	{ "loaded",     3000,   false, ts_loaded,         NULL },
 	{ "commit",     0,      true,  ts_commit,         NULL },
 	{ "running",    0,      false, ts_running,        ts_stop_waiting },
@@ -412,7 +408,7 @@ static bool ts_reclaim(void *ctx)
 	struct transfer_source *ts = ctx;
 
 	if (!ts->judged)
-		ts->verdict = owner_reclaim(ts->base.update->owner);
+		ts->verdict = owner_reclaim(ts->base.update->owner, ts->base.attempt);
 	return ts->verdict == OWNER_OURS;
 }
 

@@ -16,8 +16,7 @@
 #define STATE_NEAR_NS (5 * NS_PER_MSEC)
 
 /* A predecessor that is killed loses its socket before its lock: how long to try. */
-#define LOCK_TRIES  200
-#define LOCK_TRY_US 5000
+#define LOCK_MS 1000
 
 /**
  * struct transfer_target - The update, from this side
@@ -29,6 +28,8 @@
  * @awaited:	Frame that ends the pending stage, 0: none
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @state:	The stream, until it is loaded
+ * @attempt:	That it is of
+ * @gone_on:	The guest was let go on
  * @population:	Page tables being filled
  * @rehearsal_ns: How long loading a state like the one to come takes
  */
@@ -44,6 +45,8 @@ struct transfer_target {
 	unsigned int awaited;
 	bool accepted;
 	GBytes *state;
+	uint64_t attempt;
+	bool gone_on;
 	struct population *population;
 	uint64_t rehearsal_ns;
 };
@@ -414,10 +417,9 @@ static enum stage_result tt_state(void *ctx, GError **error)
 static enum stage_result tt_load(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-	bool ok = update_load(tt->base.update, tt->state, tt->base.offer, error);
-
+	tt->attempt = update_load(tt->base.update, tt->state, tt->base.offer, error);
 	g_clear_pointer(&tt->state, g_bytes_unref);
-	return ok ? STAGE_DONE : STAGE_FAILED;
+	return tt->attempt ? STAGE_DONE : STAGE_FAILED;
 }
 
 static enum stage_result tt_loaded(void *ctx, GError **error)
@@ -428,19 +430,12 @@ static enum stage_result tt_loaded(void *ctx, GError **error)
 }
 
 /* The predecessor is gone, not having called its state back: the guest is ours if it is nobody's. */
-static bool lock_after_death(struct transfer_target *tt, GError **error)
+static bool take_after_death(struct transfer_target *tt, GError **error)
 {
-	struct update *update = tt->base.update;
-
-	for (int i = 0; i < LOCK_TRIES; i++) {
-		g_clear_error(error);
-		if (owner_lock(update->owner, tt->base.offer->generation, error)) {
-			log_warn("the old process died in the middle of the update; going on");
-			return true;
-		}
-		g_usleep(LOCK_TRY_US);
-	}
-	return false;
+	if (!owner_take(tt->base.update->owner, tt->attempt, clock_deadline_ms(LOCK_MS), error))
+		return false;
+	log_warn("the old process died in the middle of the update; going on");
+	return true;
 }
 
 static enum stage_result tt_commit(void *ctx, GError **error)
@@ -454,32 +449,22 @@ static enum stage_result tt_commit(void *ctx, GError **error)
 		json_integer_value(json_object_get(go, "paused-at-ns"));
 	json_decref(go);
 	if (go)
-		return owner_lock(owner, tt->base.offer->generation, error) ? STAGE_DONE
-									    : STAGE_FAILED;
+		return owner_take(owner, tt->attempt, 0, error) ? STAGE_DONE : STAGE_FAILED;
 	/* Refused: told so.  Timeout: it is alive, and holds the lock. */
 	if (why->code != MOLT_ERROR_REFUSED && why->code != MOLT_ERROR_TIMEOUT &&
-	    lock_after_death(tt, error))
+	    take_after_death(tt, error))
 		return STAGE_DONE;
 	g_clear_error(error);
 	g_propagate_prefixed_error(error, g_steal_pointer(&why), "commit: ");
 	return STAGE_FAILED;
 }
 
-static void tt_unlock(void *ctx)
-{
-	struct transfer_target *tt = ctx;
-
-	if (owner_held(tt->base.update->owner))
-		owner_release(tt->base.update->owner);
-}
-
 static enum stage_result tt_run(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-	struct update *update = tt->base.update;
 
-	owner_mark(update->owner, tt->base.offer->generation);
-	update_go(update);
+	update_go(tt->base.update);
+	tt->gone_on = true;
 	return STAGE_DONE;
 }
 
@@ -519,8 +504,8 @@ static const struct stage transfer_target_stages[] = {
 	{ "state",    0,      false, tt_state,    NULL },
 	{ "load",     0,      false, tt_load,     NULL },
 	{ "loaded",   5000,   false, tt_loaded,   NULL },
-	{ "commit",   0,      false, tt_commit,   tt_unlock },
-	{ "run",      0,      true,  tt_run,      NULL },
+	{ "commit",   0,      true,  tt_commit,   NULL },
+	{ "run",      0,      false, tt_run,      NULL },
 	{ "running",  0,      false, tt_running,  NULL },
 	{ "record",   2000,   false, tt_record,   NULL },
 };
@@ -563,6 +548,9 @@ static void tt_finished(void *ctx, enum stage_outcome outcome, const GError *err
 		incoming_failed(&tt->base, error);
 		return;
 	}
+	/* It is this process's, whatever came between. */
+	if (!tt->gone_on)
+		update_go(update);
 	update->incoming = NULL;
 	tt_free(&tt->base);
 	update_own(update);

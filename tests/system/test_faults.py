@@ -153,7 +153,7 @@ def test_transfer_target(vms, table, stage, commit, fault):
         new.wait_exit(UPDATE_SECONDS)
     if offered:
         vm.qmp.wait_status(("failed", "cancelled", "completed"), UPDATE_SECONDS)
-    if not new.alive() and (commit or commit_reached(new)) and not running(vm):
+    if not new.alive() and (stage == "run" or commit_reached(new)) and not running(vm):
         return  # it died with the guest in its hands: an ordinary crash
     if wait_one_owner([vm, new], vm.shared) is new:
         return

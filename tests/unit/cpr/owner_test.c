@@ -1,5 +1,5 @@
-// Ownership with real processes: each of the two is killed at every step; one owner is left, or none
-// that could run.
+// Ownership: every call in every state of the word, alone and with others awake at the wrong time; and
+// with real processes, each killed at every step.  One owner is left, or none that could run.
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <glib.h>
@@ -11,27 +11,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "cpr/owner.h"
-
-static void test_alone(void)
-{
-	struct fd_source fds = {0};
-	g_autoptr(GError) error = NULL;
-	autoptr(owner) owner = owner_new(&fds, &error);
-
-	g_assert_no_error(error);
-	g_assert_true(owner_held(owner));
-	g_assert_cmpuint(owner_generation(owner), ==, 1);
-	g_assert_cmpuint(owner_offer(owner), ==, 2);
-	owner_revoke(owner);
-	owner_release(owner);
-	g_assert_false(owner_held(owner));
-	g_assert_cmpint(owner_reclaim(owner), ==, OWNER_OURS);
-	g_assert_true(owner_held(owner));
-	g_clear_pointer(&owner, owner_free);
-	fd_source_clear(&fds);
-}
 
 /* What a successor in this same process would have: the locks are by description, so it works. */
 static struct owner *inherit(struct fd_source *old, struct fd_source *new, bool with_lock,
@@ -52,67 +34,285 @@ static struct owner *inherit(struct fd_source *old, struct fd_source *new, bool 
 	return heir;
 }
 
+/* A process that has the guest, and one that may get it. */
+struct pair {
+	struct fd_source a, b;
+	struct owner *old, *new;
+};
+
+static struct pair *pair_new(bool by_exec)
+{
+	struct pair *p = g_new0(struct pair, 1);
+
+	p->old = owner_new(&p->a, NULL);
+	g_assert_nonnull(p->old);
+	p->new = inherit(&p->a, &p->b, by_exec, p->old);
+	return p;
+}
+
+static void pair_free(struct pair *p)
+{
+	owner_free(p->new);
+	owner_free(p->old);
+	fd_source_clear(&p->a);
+	fd_source_clear(&p->b);
+	g_free(p);
+}
+
+static uint64_t offer(struct owner *owner)
+{
+	uint64_t attempt = owner_offer(owner, NULL);
+
+	g_assert_cmpuint(attempt, !=, 0);
+	return attempt;
+}
+
+static void set_word(struct owner *owner, uint64_t id, enum owner_state state)
+{
+	atomic_store(owner_word(owner), owner_word_of(id, state));
+}
+
+static uint64_t get_word(struct owner *owner)
+{
+	return atomic_load(owner_word(owner));
+}
+
+/* ---- every call in every state ---- */
+
+/* The words there can be, for somebody who asks about attempt `a`; `m` is what the caller booted with. */
+enum word { OWNED_MINE, OWNED_A, OWNED_X, OFFERED_A, OFFERED_X, RECALLED_A, RECALLED_X, WORDS };
+
+static const enum owner_state state_of[WORDS] = {
+	OWNER_OWNED,   OWNER_OWNED,    OWNER_OWNED,    OWNER_OFFERED,
+	OWNER_OFFERED, OWNER_RECALLED, OWNER_RECALLED,
+};
+
+/* One call.  Return: whether it says that the caller has the guest (or, for a guardian, may go back). */
+static bool call_recall(struct owner *owner, uint64_t attempt)
+{
+	return owner_recall(owner, attempt);
+}
+
+static bool call_take(struct owner *owner, uint64_t attempt)
+{
+	g_autoptr(GError) error = NULL;
+	bool ok = owner_take(owner, attempt, 0, &error);
+
+	g_assert_true(ok || g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED));
+	return ok;
+}
+
+static bool call_take_back(struct owner *owner, uint64_t attempt)
+{
+	g_autoptr(GError) error = NULL;
+	bool ok = owner_take_back(owner, attempt, &error);
+
+	g_assert_true(ok || error);
+	return ok;
+}
+
+static bool call_word_recall(struct owner *owner, uint64_t attempt)
+{
+	return owner_word_recall(owner_word(owner), attempt);
+}
+
+static bool call_word_taken(struct owner *owner, uint64_t attempt)
+{
+	return owner_word_taken(owner_word(owner), attempt);
+}
+
+static bool call_offer(struct owner *owner, uint64_t attempt)
+{
+	return owner_offer(owner, NULL) != 0;
+}
+
+static bool call_reclaim(struct owner *owner, uint64_t attempt)
+{
+	owner_release(owner);
+	return owner_reclaim(owner, attempt) == OWNER_OURS;
+}
+
+/*
+ * What each call says and leaves: a letter for yes, and after it what the word is then, `.` for
+ * unchanged, `m` OWNED(mine), `a` OWNED(a), `r` RECALLED(a), `f` OWNED(fresh), `o` OFFERED(fresh).
+ */
+static const struct row {
+	const char *name;
+	bool (*call)(struct owner *owner, uint64_t attempt);
+	const char *says[WORDS];
+} rows[] = {
+	{"offer", call_offer, {"yo", "n.", "n.", "n.", "n.", "n.", "n."}},
+	{"recall", call_recall, {"y.", "n.", "n.", "ym", "n.", "ym", "n."}},
+	{"reclaim", call_reclaim, {"y.", "n.", "n.", "ym", "n.", "ym", "n."}},
+	{"take", call_take, {"n.", "n.", "n.", "ya", "n.", "n.", "n."}},
+	{"take-back", call_take_back, {"n.", "n.", "n.", "yf", "n.", "yf", "n."}},
+	{"word-recall", call_word_recall, {"n.", "n.", "n.", "yr", "n.", "y.", "n."}},
+	{"word-taken", call_word_taken, {"n.", "y.", "n.", "n.", "n.", "n.", "n."}},
+};
+
+static void check_word(struct owner *owner, char left, uint64_t before, uint64_t mine, uint64_t a)
+{
+	const uint64_t word = get_word(owner);
+
+	if (left == '.')
+		g_assert_cmpuint(word, ==, before);
+	if (left == 'm')
+		g_assert_cmpuint(word, ==, owner_word_of(mine, OWNER_OWNED));
+	if (left == 'a')
+		g_assert_cmpuint(word, ==, owner_word_of(a, OWNER_OWNED));
+	if (left == 'r')
+		g_assert_cmpuint(word, ==, owner_word_of(a, OWNER_RECALLED));
+	if (left == 'f' || left == 'o') {
+		g_assert_cmpuint(word & 3, ==, left == 'f' ? OWNER_OWNED : OWNER_OFFERED);
+		g_assert_cmpuint(word >> 2, !=, mine);
+		g_assert_cmpuint(word >> 2, !=, a);
+	}
+}
+
+static void test_table(void)
+{
+	for (size_t r = 0; r < G_N_ELEMENTS(rows); r++) {
+		for (int w = 0; w < WORDS; w++) {
+			struct pair *p = pair_new(false);
+			const uint64_t mine = get_word(p->old) >> 2;
+			const uint64_t a = offer(p->old), x = a ^ 1;
+			const uint64_t id = w == OWNED_MINE ? mine
+					    : w == OWNED_X || w == OFFERED_X || w == RECALLED_X ? x
+												: a;
+			uint64_t before;
+			bool says;
+
+			set_word(p->old, id, state_of[w]);
+			before = get_word(p->old);
+			says = rows[r].call(p->old, a);
+			g_test_message("%s, word %d: %c", rows[r].name, w, says ? 'y' : 'n');
+			g_assert_cmpint(says ? 'y' : 'n', ==, rows[r].says[w][0]);
+			check_word(p->old, rows[r].says[w][1], before, mine, a);
+			pair_free(p);
+		}
+	}
+}
+
+/* Who does not hold the lock changes nothing, and may not go on. */
+static void test_unlocked(void)
+{
+	struct pair *p = pair_new(false);
+	uint64_t a = offer(p->old), word = get_word(p->old);
+	g_autoptr(GError) error = NULL;
+
+	g_assert_false(owner_held(p->new));
+	g_assert_false(owner_recall(p->new, a));
+	g_assert_false(owner_take_back(p->new, a, NULL));
+	g_assert_cmpuint(owner_offer(p->new, NULL), ==, 0);
+	g_assert_cmpint(owner_reclaim(p->new, a), ==, OWNER_ELSEWHERE);
+	g_assert_false(owner_take(p->new, a, 0, &error));
+	g_assert_true(g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT));
+	g_assert_cmpuint(get_word(p->old), ==, word);
+	/* Whoever gave the guest away does not take it back without the lock. */
+	owner_release(p->old);
+	g_assert_false(owner_recall(p->old, a));
+	g_assert_cmpuint(get_word(p->old), ==, word);
+	pair_free(p);
+}
+
 static void test_handover(void)
 {
-	struct fd_source a = {0}, b = {0};
-	autoptr(owner) old = owner_new(&a, NULL);
-	autoptr(owner) new = inherit(&a, &b, false, old);
-	uint64_t offered = owner_offer(old);
+	struct pair *p = pair_new(false);
+	uint64_t a = offer(p->old);
 
-	g_assert_false(owner_held(new));
-	g_assert_false(owner_lock(new, offered, NULL));
-	owner_release(old);
-	g_assert_false(owner_lock(new, offered + 1, NULL));
-	g_assert_true(owner_lock(new, offered, NULL));
-	g_assert_cmpint(owner_reclaim(old), ==, OWNER_ELSEWHERE);
-	g_assert_false(owner_moved(old));
-	owner_mark(new, offered);
-	g_assert_true(owner_moved(old));
-	g_assert_cmpint(owner_reclaim(old), ==, OWNER_ELSEWHERE);
-	owner_release(new);
-	g_assert_cmpint(owner_reclaim(old), ==, OWNER_GONE);
-	g_assert_false(owner_held(old));
-	g_clear_pointer(&new, owner_free);
-	g_clear_pointer(&old, owner_free);
-	fd_source_clear(&a);
-	fd_source_clear(&b);
+	owner_release(p->old);
+	g_assert_false(owner_take(p->new, a ^ 1, 0, NULL));
+	g_assert_false(owner_held(p->new));
+	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_true(owner_held(p->new));
+	g_assert_cmpuint(owner_generation(p->new), ==, 2);
+	g_assert_true(owner_word_taken(owner_word(p->old), a));
+	g_assert_cmpint(owner_reclaim(p->old, a), ==, OWNER_ELSEWHERE);
+	/* The successor is the next one's predecessor. */
+	g_assert_cmpuint(offer(p->new), !=, a);
+	owner_release(p->new);
+	g_assert_cmpint(owner_reclaim(p->old, a), ==, OWNER_GONE);
+	g_assert_false(owner_held(p->old));
+	pair_free(p);
 }
 
 /* A successor with stale state must not run, whenever its predecessor dies. */
 static void test_called_back(void)
 {
-	struct fd_source a = {0}, b = {0};
-	struct owner *old = owner_new(&a, NULL);
-	autoptr(owner) new = inherit(&a, &b, false, old);
-	uint64_t offered = owner_offer(old);
+	struct pair *p = pair_new(false);
+	uint64_t a = offer(p->old);
 	g_autoptr(GError) error = NULL;
 
-	owner_revoke(old);
-	owner_free(old);
-	g_assert_false(owner_lock(new, offered, &error));
+	g_assert_true(owner_recall(p->old, a));
+	g_clear_pointer(&p->old, owner_free);
+	g_assert_false(owner_take(p->new, a, 0, &error));
 	g_assert_nonnull(strstr(error->message, "called the state back"));
-	g_assert_false(owner_held(new));
-	g_clear_pointer(&new, owner_free);
-	fd_source_clear(&a);
-	fd_source_clear(&b);
+	g_assert_false(owner_held(p->new));
+	pair_free(p);
 }
 
+/* A successor of attempt 1 that wakes up in the commit of attempt 2 finds the lock free. */
+static void test_late_waker(void)
+{
+	struct pair *p = pair_new(false);
+	struct fd_source c = {0};
+	struct owner *second = inherit(&p->a, &c, false, p->old);
+	uint64_t first = offer(p->old), a;
+	g_autoptr(GError) error = NULL;
+
+	g_assert_true(owner_recall(p->old, first));
+	a = offer(p->old);
+	owner_release(p->old);
+	g_assert_false(owner_take(p->new, first, clock_deadline_ms(1), &error));
+	g_assert_true(g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED));
+	g_assert_true(owner_take(second, a, 0, NULL));
+	g_assert_false(owner_take(p->new, first, 0, NULL));
+	g_assert_false(owner_take(p->new, a, 0, NULL));
+	owner_free(second);
+	fd_source_clear(&c);
+	pair_free(p);
+}
+
+/* Old program, new program, guardian share one locked description: the word alone decides. */
 static void test_exec(void)
 {
-	struct fd_source a = {0}, b = {0};
-	struct owner *old = owner_new(&a, NULL);
-	autoptr(owner) new = inherit(&a, &b, true, old);
-	uint64_t offered = owner_offer(old);
+	struct pair *p = pair_new(true);
+	uint64_t a = offer(p->old);
 
-	/* The old view goes without unlocking, as an execve() does. */
-	g_assert_true(owner_held(new));
-	g_assert_true(owner_lock(new, offered, NULL));
-	owner_mark(new, offered);
-	g_assert_cmpuint(owner_generation(new), ==, 2);
-	owner_free(old);
-	g_clear_pointer(&new, owner_free);
-	fd_source_clear(&a);
-	fd_source_clear(&b);
+	g_assert_true(owner_held(p->new));
+	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_false(owner_word_recall(owner_word(p->old), a));
+	g_assert_false(owner_recall(p->old, a));
+	g_assert_false(owner_take_back(p->old, a, NULL));
+	g_assert_cmpuint(owner_generation(p->new), ==, 2);
+	pair_free(p);
+
+	p = pair_new(true);
+	a = offer(p->old);
+	g_assert_true(owner_word_recall(owner_word(p->old), a));
+	g_assert_false(owner_take(p->new, a, 0, NULL));
+	/* It had the lock before; a failure does not unlock it for the others. */
+	g_assert_true(owner_held(p->new));
+	g_assert_true(owner_take_back(p->new, a, NULL));
+	g_assert_false(owner_take_back(p->old, a, NULL));
+	g_assert_cmpuint(offer(p->new), !=, a);
+	pair_free(p);
+}
+
+static void test_ids(void)
+{
+	struct pair *p = pair_new(false);
+	g_autoptr(GHashTable)
+		seen = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+
+	for (int i = 0; i < 1000; i++) {
+		uint64_t a = offer(p->old);
+
+		g_assert_cmpuint(a >> 62, ==, 0);
+		g_assert_true(g_hash_table_add(seen, g_memdup2(&a, sizeof(a))));
+		g_assert_true(owner_recall(p->old, a));
+	}
+	pair_free(p);
 }
 
 static void test_not_a_page(void)
@@ -129,19 +329,63 @@ static void test_not_a_page(void)
 	fdstore_free(src.inherited);
 }
 
+/* ---- a race for one word: exactly one wins, each time ---- */
+
+#define RACES 300
+
+struct racer {
+	struct owner *owner;
+	uint64_t attempt;
+	bool (*call)(struct owner *owner, uint64_t attempt);
+	int *ready;
+	bool won;
+};
+
+static void *race(void *opaque)
+{
+	struct racer *r = opaque;
+
+	g_atomic_int_inc(r->ready);
+	while (g_atomic_int_get(r->ready) < 2)
+		;
+	r->won = r->call(r->owner, r->attempt);
+	return NULL;
+}
+
+static void test_race(void)
+{
+	int wins[2] = {0};
+
+	for (int i = 0; i < RACES; i++) {
+		struct pair *p = pair_new(true);
+		uint64_t a = offer(p->old);
+		int ready = 0;
+		struct racer r[2] = {{p->new, a, call_take, &ready},
+				     {p->old, a, call_word_recall, &ready}};
+		GThread *other = g_thread_new("racer", race, &r[0]);
+
+		race(&r[1]);
+		g_thread_join(other);
+		g_assert_cmpint(r[0].won + r[1].won, ==, 1);
+		wins[r[1].won]++;
+		pair_free(p);
+	}
+	g_test_message("taken %d times, recalled %d times", wins[0], wins[1]);
+}
+
 /* ---- two processes and a killer ---- */
 
 enum step {
 	STEP_NONE,
 	OLD_BEFORE_OFFER,
 	OLD_OFFERED,
-	OLD_LOADED, /* the successor has said that it loaded */
+	OLD_SENT,
+	OLD_HEARD, /* that the successor has loaded */
 	OLD_RELEASED,
 	NEW_GOT_STATE,
 	NEW_LOADED,
 	NEW_GOT_GO,
-	NEW_LOCKED,
-	NEW_MARKED,
+	NEW_TOOK,
 	STEP_COUNT,
 };
 
@@ -168,14 +412,17 @@ static bool old_process(int sock, struct owner *owner, enum step step)
 {
 	enum owner_verdict verdict = OWNER_ELSEWHERE;
 
+	uint64_t attempt;
+
 	die_at(OLD_BEFORE_OFFER, step);
-	owner_offer(owner);
+	attempt = offer(owner);
 	die_at(OLD_OFFERED, step);
-	if (!say(sock, 's') || hear(sock) != 'l') {
-		owner_revoke(owner);
-		return true;
-	}
-	die_at(OLD_LOADED, step);
+	if (send(sock, &attempt, sizeof(attempt), MSG_NOSIGNAL) != sizeof(attempt))
+		return owner_recall(owner, attempt);
+	die_at(OLD_SENT, step);
+	if (hear(sock) != 'l')
+		return owner_recall(owner, attempt);
+	die_at(OLD_HEARD, step);
 	owner_release(owner);
 	die_at(OLD_RELEASED, step);
 	say(sock, 'g');
@@ -183,7 +430,7 @@ static bool old_process(int sock, struct owner *owner, enum step step)
 		return false;
 	/* A process that is killed loses its sockets before its locks. */
 	for (int i = 0; i < 200 && verdict == OWNER_ELSEWHERE; i++) {
-		verdict = owner_reclaim(owner);
+		verdict = owner_reclaim(owner, attempt);
 		g_usleep(1000);
 	}
 	return verdict == OWNER_OURS;
@@ -191,54 +438,52 @@ static bool old_process(int sock, struct owner *owner, enum step step)
 
 static bool new_process(int sock, struct owner *owner, enum step step)
 {
-	bool locked = false;
+	uint64_t attempt;
 
-	if (hear(sock) != 's')
+	if (recv(sock, &attempt, sizeof(attempt), MSG_WAITALL) != sizeof(attempt))
 		return false;
 	die_at(NEW_GOT_STATE, step);
-	if (!say(sock, 'l'))
-		locked = false;
+	/* Who is not there to hear it has died: the lock will tell. */
+	(void)say(sock, 'l');
 	die_at(NEW_LOADED, step);
 	(void)hear(sock);
 	die_at(NEW_GOT_GO, step);
-	for (int i = 0; i < 200 && !locked; i++) {
-		locked = owner_lock(owner, 2, NULL);
-		g_usleep(1000);
-	}
-	if (!locked)
+	if (!owner_take(owner, attempt, clock_deadline_ms(5000), NULL))
 		return false;
-	die_at(NEW_LOCKED, step);
-	owner_mark(owner, 2);
-	die_at(NEW_MARKED, step);
+	die_at(NEW_TOOK, step);
 	say(sock, 'r');
 	return true;
 }
 
-/* Fork a process that begins as an owner, or as the heir of @page. Its verdict is its status. */
-static pid_t start(bool is_old, int sock, int other, int page, enum step step)
+static bool old_begins(int sock, enum step step)
+{
+	struct fd_source fds = {0};
+	struct owner *owner = owner_new(&fds, NULL);
+	struct fdstore *store = fdstore_new();
+
+	g_assert_true(fd_source_offer(&fds, store, NULL, NULL, NULL));
+	g_assert_true(fdstore_send(store, sock, clock_deadline_ms(10000), NULL));
+	return old_process(sock, owner, step);
+}
+
+static bool new_begins(int sock, enum step step)
+{
+	struct fd_source fds = {.inherited = fdstore_receive(sock, clock_deadline_ms(10000), NULL)};
+	struct owner *owner = owner_inherit(&fds, NULL);
+
+	g_assert_nonnull(owner);
+	return new_process(sock, owner, step);
+}
+
+/* Fork a process that begins as an owner, or as its heir.  Its verdict is its status. */
+static pid_t start(bool is_old, int sock, int other, enum step step)
 {
 	pid_t pid = fork();
-	struct fd_source fds = {0};
-	struct owner *owner;
 
 	if (pid)
 		return pid;
 	close(other);
-	fds.inherited = fdstore_new();
-	if (!fdstore_add(fds.inherited, "cpr/owner", FD_OWNER, page, NULL))
-		_exit(2);
-	owner = owner_inherit(&fds, NULL);
-	if (!owner)
-		_exit(2);
-	if (is_old) {
-		if (owner_reclaim(owner) != OWNER_OURS)
-			_exit(2);
-		say(sock, 'h');
-		_exit(old_process(sock, owner, step));
-	}
-	if (hear(sock) != 'h')
-		_exit(2);
-	_exit(new_process(sock, owner, step));
+	_exit(is_old ? old_begins(sock, step) : new_begins(sock, step));
 }
 
 /* Return: 1 owns, 0 does not, -1 was killed. */
@@ -254,44 +499,27 @@ static int verdict_of(pid_t pid)
 	return WEXITSTATUS(status);
 }
 
-static int make_page(void)
-{
-	struct fd_source fds = {0};
-	struct owner *owner = owner_new(&fds, NULL);
-	struct fdstore *store = fdstore_new();
-	int fd;
-
-	g_assert_true(fd_source_offer(&fds, store, NULL, NULL, NULL));
-	fd = dup(fdstore_find(store, "cpr/owner")->fd);
-	fdstore_free(store);
-	owner_free(owner);
-	fd_source_clear(&fds);
-	return fd;
-}
-
 static void test_kill(void)
 {
 	/* Who owns afterwards: 'o'ld, 'n'ew, or nobody, the guest having died with its process. */
 	static const char expected[STEP_COUNT] = {
-		[STEP_NONE] = 'n',  [OLD_BEFORE_OFFER] = '-', [OLD_OFFERED] = '-',
-		[OLD_LOADED] = 'n', [OLD_RELEASED] = 'n',     [NEW_GOT_STATE] = 'o',
-		[NEW_LOADED] = 'o', [NEW_GOT_GO] = 'o',	      [NEW_LOCKED] = 'o',
-		[NEW_MARKED] = '-',
+		[STEP_NONE] = 'n',     [OLD_BEFORE_OFFER] = '-', [OLD_OFFERED] = '-',
+		[OLD_SENT] = 'n',      [OLD_HEARD] = 'n',	 [OLD_RELEASED] = 'n',
+		[NEW_GOT_STATE] = 'o', [NEW_LOADED] = 'o',	 [NEW_GOT_GO] = 'o',
+		[NEW_TOOK] = '-',
 	};
 
 	for (int step = STEP_NONE; step < STEP_COUNT; step++) {
-		int page = make_page();
 		int pair[2], old_owns, new_owns;
 		pid_t old, new;
 
 		g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
-		old = start(true, pair[0], pair[1], page, step);
-		new = start(false, pair[1], pair[0], page, step);
+		old = start(true, pair[0], pair[1], step);
+		new = start(false, pair[1], pair[0], step);
 		close(pair[0]);
 		close(pair[1]);
 		old_owns = verdict_of(old);
 		new_owns = verdict_of(new);
-		close(page);
 		g_test_message("step %d: old %d, new %d", step, old_owns, new_owns);
 		g_assert_false(old_owns == 1 && new_owns == 1);
 		g_assert_cmpint(old_owns == 1, ==, expected[step] == 'o');
@@ -302,11 +530,15 @@ static void test_kill(void)
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
-	g_test_add_func("/owner/alone", test_alone);
+	g_test_add_func("/owner/table", test_table);
+	g_test_add_func("/owner/unlocked", test_unlocked);
 	g_test_add_func("/owner/handover", test_handover);
 	g_test_add_func("/owner/called-back", test_called_back);
+	g_test_add_func("/owner/late-waker", test_late_waker);
 	g_test_add_func("/owner/exec", test_exec);
+	g_test_add_func("/owner/ids", test_ids);
 	g_test_add_func("/owner/not-a-page", test_not_a_page);
+	g_test_add_func("/owner/race", test_race);
 	g_test_add_func("/owner/kill", test_kill);
 	return g_test_run();
 }
