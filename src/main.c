@@ -1,23 +1,28 @@
 // Table of contents: parse, build or take over, run.
 // SPDX-License-Identifier: Apache-2.0
 #include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/signals.h"
 #include "cpr/update.h"
 #include "device/device.h"
 #include "machine/process.h"
 #include "monitor/monitors.h"
 #include "options/command_line.h"
 
-/* Everything that lives as long as the process. */
+/**
+ * struct program - Everything that lives as long as the process
+ * @ended:	The main loop is to end, or not to begin: a guest may power off before it runs
+ */
 struct program {
 	GMainLoop *loop;
+	GSource *signals;
 	struct update *update;
+	bool ended;
 	int status;
 };
 
@@ -25,24 +30,26 @@ static void end(void *opaque)
 {
 	struct program *program = opaque;
 
+	program->ended = true;
 	g_main_loop_quit(program->loop);
 }
 
+/* Told to end, by a monitor or a signal; what was told once is not told again. */
 static void quit(void *opaque, const char *reason)
 {
 	struct program *program = opaque;
-	struct machine *machine = update_machine(program->update);
 
-	if (machine)
-		machine_shutdown(machine, reason, false);
+	if (program->ended)
+		return;
+	if (update_quit(program->update))
+		machine_shutdown(update_machine(program->update), reason, false);
 	else
 		end(program);
 }
 
-static gboolean signalled(void *opaque)
+static void signalled(void *opaque)
 {
 	quit(opaque, "host-signal");
-	return G_SOURCE_CONTINUE;
 }
 
 static void machine_arrived(void *opaque, struct machine *machine)
@@ -92,7 +99,8 @@ static bool run(struct program *program, struct vm_config *config, char **argv, 
 		return give_up(update, *error);
 	monitors_start(monitors);
 	process_ready(ready_fd);
-	g_main_loop_run(program->loop);
+	if (!program->ended)
+		g_main_loop_run(program->loop);
 	return true;
 }
 
@@ -131,15 +139,15 @@ int main(int argc, char **argv)
 		return status;
 	if (error)
 		update_exec_back(error->message);
-	signal(SIGPIPE, SIG_IGN);
+	signals_hold();
 	program.loop = g_main_loop_new(NULL, FALSE);
-	g_unix_signal_add(SIGTERM, signalled, &program);
-	g_unix_signal_add(SIGINT, signalled, &program);
-	g_unix_signal_add(SIGHUP, signalled, &program);
+	if (!error)
+		program.signals = signals_watch(signalled, &program, &error);
 	if (error || !run(&program, config, argv, &ready_fd, &error)) {
 		log_error("%s", error->message);
 		program.status = EXIT_FAILURE;
 	}
+	loop_unwatch(&program.signals);
 	g_main_loop_unref(program.loop);
 	return program.status;
 }

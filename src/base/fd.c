@@ -42,10 +42,8 @@ bool fd_set_nonblock(int fd, bool on)
 	return fd_update_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on);
 }
 
-int fd_poll(int fd, short events, uint64_t deadline_ns)
+int fd_poll_any(struct pollfd *fds, size_t n_fds, uint64_t deadline_ns)
 {
-	struct pollfd p = {.fd = fd, .events = events};
-
 	for (;;) {
 		struct timespec left = {0};
 		int n;
@@ -57,14 +55,18 @@ int fd_poll(int fd, short events, uint64_t deadline_ns)
 			left.tv_sec = rest / NS_PER_SEC;
 			left.tv_nsec = rest % NS_PER_SEC;
 		}
-		n = ppoll(&p, 1, deadline_ns ? &left : NULL, NULL);
-		if (n > 0)
-			return p.revents;
-		if (n == 0)
-			return 0;
-		if (errno != EINTR)
-			return -1;
+		n = ppoll(fds, n_fds, deadline_ns ? &left : NULL, NULL);
+		if (n >= 0 || errno != EINTR)
+			return n;
 	}
+}
+
+int fd_poll(int fd, short events, uint64_t deadline_ns)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int n = fd_poll_any(&p, 1, deadline_ns);
+
+	return n > 0 ? p.revents : n;
 }
 
 bool fd_write_all(int fd, const void *data, size_t len, GError **error)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -54,6 +55,9 @@ bool fd_read_all(int fd, void *data, size_t len, uint64_t deadline_ns, GError **
  * Return: the events seen, 0 when the deadline passed, -1 with errno set on failure.
  */
 int fd_poll(int fd, short events, uint64_t deadline_ns);
+
+/** fd_poll_any() - The same for @n_fds descriptors at once.  Return: how many are ready. */
+int fd_poll_any(struct pollfd *fds, size_t n_fds, uint64_t deadline_ns);
 
 /**
  * eventfd_drain() - Read an eventfd's counter if it is above zero

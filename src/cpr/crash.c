@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/signals.h"
 #include "cpr/envelope.h"
 
 #define CRASH_STACK_BYTES (64U << 10)
@@ -50,14 +51,15 @@ static const char *signal_says(const siginfo_t *info)
 /* Async-signal-safe: system calls and string functions on memory that is there. */
 static void crashed(int sig, siginfo_t *info, void *context)
 {
-	sigset_t none;
+	sigset_t held;
 
 	strcpy(way_back.reason, ENVELOPE_ROLLBACK_ENV "=");
 	strcat(way_back.reason, signal_says(info));
 	for (guint i = 0; i < way_back.fds->len; i++)
 		(void)fcntl(g_array_index(way_back.fds, int, i), F_SETFD, 0);
-	sigemptyset(&none);
-	pthread_sigmask(SIG_SETMASK, &none, NULL);
+	/* This signal's block goes; what the process is to end of stays pending for the old program. */
+	signals_mask(&held);
+	pthread_sigmask(SIG_SETMASK, &held, NULL);
 	execveat(way_back.exec_fd, "", way_back.argv, way_back.env, AT_EMPTY_PATH);
 	signal(sig, SIG_DFL);
 	raise(sig);

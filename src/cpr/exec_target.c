@@ -377,6 +377,7 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 		.main_named = et_main_named,
 		.channels = *channels,
 		.exit_on_error = true,
+		.has_guest = true,
 		.offer = g_steal_pointer(&owned->offer),
 		.run = {.table = &exec_target_table,
 			.ctx = et,

@@ -46,6 +46,7 @@ struct update_waiter {
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
  * @arrived:	This process came by an update of which @incoming has ended
  * @ended, @ended_opaque: See update_on_end()
+ * @ending:	update_quit() was called
  */
 struct update {
 	struct vm_config *config;
@@ -69,6 +70,7 @@ struct update {
 	struct incoming *incoming;
 	void (*ended)(void *opaque, const GError *error);
 	void *ended_opaque;
+	bool ending;
 };
 
 /* ---- both sides ---- */
@@ -196,6 +198,7 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
  * @in_command:	migrate-incoming is on the stack: its reply comes before anything that ends this
  *		program
  * @exit_on_error: A failure ends the process
+ * @has_guest:	The guest is nobody else's any more (exec): it ends with this process
  */
 struct incoming {
 	struct update *update;
@@ -208,6 +211,7 @@ struct incoming {
 	bool started;
 	bool in_command;
 	bool exit_on_error;
+	bool has_guest;
 	struct offer *offer;
 };
 

@@ -12,6 +12,8 @@
 #include "cpr/probe.h"
 #include "machine/process.h"
 
+#define TOLD_TO_END "this process was told to end"
+
 /* ---- beginning and end ---- */
 
 static void update_emit(void *opaque, const char *event, json_t *data)
@@ -47,6 +49,8 @@ void update_free(struct update *update)
 {
 	if (!update)
 		return;
+	/* An update that is under way leaves no child and no file. */
+	(void)update_quit(update);
 	if (update->outgoing)
 		update->outgoing->free(update->outgoing);
 	if (update->incoming)
@@ -143,6 +147,40 @@ void update_abandon(struct update *update, const char *reason)
 		update->incoming->abandon(update->incoming, reason);
 }
 
+/* What comes in is given up.  Return: whether the guest ends with this process. */
+static bool quit_incoming(struct incoming *in)
+{
+	struct update *update = in->update;
+
+	if (in->has_guest) {
+		update->incoming = NULL;
+		in->free(in);
+		return update->machine;
+	}
+	/* Whoever told us to end knows why. */
+	in->exit_on_error = false;
+	stage_run_continue(&in->run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, TOLD_TO_END));
+	return false;
+}
+
+bool update_quit(struct update *update)
+{
+	struct outgoing *out = update->outgoing;
+
+	update->ending = true;
+	if (update->incoming)
+		return quit_incoming(update->incoming);
+	if (out && !stage_run_committed(&out->run))
+		stage_run_continue(&out->run,
+				   g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, TOLD_TO_END));
+	if (!update->machine)
+		return false;
+	/* Its paths and connections may be the successor's by now. */
+	if (!owner_held(update->owner))
+		machine_disown(update->machine);
+	return owner_held(update->owner);
+}
+
 /* ---- hooks ---- */
 
 void update_set_extra(struct update *update, const struct update_extra *extra)
@@ -236,6 +274,8 @@ static bool refuse_while_paused(const struct update *update, GError **error)
 
 bool update_cont(struct update *update, GError **error)
 {
+	if (update->ending)
+		return error_set_generic(error, TOLD_TO_END);
 	if (update->incoming || !update->machine) {
 		update->autostart = true;
 		return true;

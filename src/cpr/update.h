@@ -129,6 +129,15 @@ void update_on_machine(struct update *update, void (*fn)(void *opaque, struct ma
  */
 bool update_start(struct update *update, GError **error);
 
+/**
+ * update_quit() - This process was told to end (quit, a signal)
+ *
+ * An update of which it has the guest is undone, if it can be; one by which it would get the guest is
+ * given up, and the guest stays where it is.  After an exec the guest is nobody else's, and ends.
+ * Return: whether the guest ends with this process; false: it is, or may be, another one's.
+ */
+bool update_quit(struct update *update);
+
 /** update_machine() - The machine, NULL while a successor waits for its predecessor's offer. */
 struct machine *update_machine(struct update *update);
 

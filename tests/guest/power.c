@@ -14,6 +14,9 @@ void payload_main(void *info)
 	serial_puts("boot ");
 	serial_put_u64(boots);
 	serial_puts("\n");
+	/* Until the test says when. */
+	while (command_line_has("wait") && !SHARED->detail[1])
+		SHARED->counter++;
 	if (boots > command_line_u64("resets", 1) || command_line_has("off")) {
 		if (command_line_has("stay"))
 			for (;;)

@@ -45,6 +45,9 @@ class Shared:
     def detail(self, i):
         return self.u64(3 + i)
 
+    def set_detail(self, i, value):
+        struct.pack_into("<Q", self.map, (3 + i) * 8, value)
+
     def per_cpu(self, cpu):
         return self.u64(64 + cpu * 8)
 

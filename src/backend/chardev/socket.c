@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/signals.h"
 
 /**
  * struct socket_chardev - A socket chardev's own
@@ -244,7 +245,7 @@ static bool socket_await_client(struct chardev *chardev, GError **error)
 
 	log_info("waiting for connection on: %s", chardev_filename(chardev));
 	while (fd < 0) {
-		if (fd_poll(s->listen_fd, POLLIN, 0) < 0)
+		if (signals_poll(s->listen_fd, POLLIN, 0) < 0)
 			return error_set_errno(error, errno, "cannot wait for a connection");
 		fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
