@@ -136,6 +136,15 @@ void ram_touch(void)
 	}
 }
 
+void ram_touch_sparse(void)
+{
+	uint64_t p, end;
+
+	for (uint32_t i = 0; ram_range(i, &p, &end); i++)
+		for (; p < end; p += 2UL << 20)
+			*(volatile uint64_t *)p = p;
+}
+
 void payload_begin(void)
 {
 	SHARED->counter = 0;

@@ -120,6 +120,9 @@ uint64_t ram_end(void);
 /** ram_touch() - Write to every page of RAM that no payload uses. */
 void ram_touch(void);
 
+/** ram_touch_sparse() - Write to a page in each 2 MiB of that RAM. */
+void ram_touch_sparse(void);
+
 /** payload_begin() - Clear and announce the shared page: first thing in payload_main(). */
 void payload_begin(void);
 

@@ -1,12 +1,8 @@
 # Runs the tests of this folder where a stock kernel runs: here, or in one session of the test host.
 # SPDX-License-Identifier: Apache-2.0
-"""Collection happens here in any case, so -k, -x and node ids work as ever.  If this machine's
-/dev/kvm cannot run a stock kernel, the tests chosen are run by a second pytest inside
-scripts/test-host, whose reports come back one JSON line each and are replayed here: every test has
-its own result, and the host is started once.
+"""If this machine's /dev/kvm cannot run a stock kernel, tests/relay.py has all of them run by one
+test host: they share a guest, and booting it is what takes the time.
 """
-import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,34 +11,15 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import relay  # noqa: E402
+from relay import Relay, inside, write_line  # noqa: E402
 from stock import IMAGE, StockVm, make_image  # noqa: E402
 from vm import MOLT  # noqa: E402
 
-MARK = "MOLT-REPORT "
-HOST_LIMIT_S = 1500
-OUTPUT_TAIL = 40
-
-
-def inside():
-    return "MOLT_TEST_HOST" in os.environ
-
 
 def pytest_configure(config):
-    if inside():
-        config.pluginmanager.register(Reporter(config))
-
-
-class Reporter:
-    """Inside: print every report for the pytest outside."""
-
-    def __init__(self, config):
-        self.config = config
-        self.out = os.fdopen(os.dup(1), "w", buffering=1)
-
-    def pytest_runtest_logreport(self, report):
-        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        self.out.write(f"\n{MARK}{json.dumps(data)}\n")
+    relay.register(config)
 
 
 def kvm_usable():
@@ -54,86 +31,14 @@ def kvm_usable():
 def pytest_runtestloop(session):
     if inside() or session.config.option.collectonly or session.testsfailed:
         return None
-    prepare()
+    # What the tests need and the host inside would take long to make.
+    subprocess.run([ROOT / "scripts/guest-image", IMAGE], check=True)
     good, reason = kvm_usable()
     write_line(session, reason)
     if good:
         return None
-    Relay(session).run()
+    Relay(session, share_tests=len(session.items)).run()
     return True
-
-
-def prepare():
-    """What the tests need and the host inside would take long to make."""
-    subprocess.run([ROOT / "scripts/guest-image", IMAGE], check=True)
-
-
-def write_line(session, text):
-    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal:
-        terminal.write_line(text)
-
-
-class Relay:
-    """Outside: run the tests chosen in the test host and report what comes back."""
-
-    def __init__(self, session):
-        self.session = session
-        self.config = session.config
-        self.items = {item.nodeid: item for item in session.items}
-        self.seen = set()
-        self.finished = set()
-        self.output = []
-
-    def run(self):
-        command = [str(ROOT / "scripts/test-host"), "-t", str(HOST_LIMIT_S)]
-        for name in ("MOLT_BUILD", "MOLT_GUEST_IMAGE"):
-            if name in os.environ:
-                command += ["-e", f"{name}={os.environ[name]}"]
-        command += ["--", "/usr/bin/python3", "-B", "-m", "pytest", "-q", "--tb=short",
-                    "--no-summary", "-p", "no:cacheprovider", "--rootdir",
-                    str(self.config.rootpath)]
-        if self.config.option.maxfail:
-            command += ["--maxfail", str(self.config.option.maxfail)]
-        command += [str(self.config.rootpath / nodeid) for nodeid in self.items]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace") as host:
-            try:
-                for line in host.stdout:
-                    self.take(line)
-            finally:
-                host.terminate()
-        if not (self.config.option.maxfail and self.session.testsfailed):
-            self.fail_missing(host.returncode)
-
-    def take(self, line):
-        if not line.startswith(MARK):
-            self.output = [*self.output[-OUTPUT_TAIL:], line]
-            return
-        report = self.config.hook.pytest_report_from_serializable(
-            config=self.config, data=json.loads(line[len(MARK):]))
-        # A host that hung is started once more, and with it every test.
-        if (report.nodeid, report.when) in self.seen or report.nodeid not in self.items:
-            return
-        self.seen.add((report.nodeid, report.when))
-        self.report(report)
-
-    def report(self, report):
-        item = self.items[report.nodeid]
-        if report.when == "setup":
-            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        item.ihook.pytest_runtest_logreport(report=report)
-        if report.when == "teardown":
-            self.finished.add(item.nodeid)
-            item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-
-    def fail_missing(self, status):
-        """A test of which nothing was heard has failed, whoever's fault it was."""
-        text = f"the test host ended with status {status} before this test did\n"
-        for nodeid, item in self.items.items():
-            if nodeid not in self.finished:
-                self.report(pytest.TestReport(
-                    nodeid, item.location, {}, "failed", text + "".join(self.output), "setup"))
 
 
 # Inside

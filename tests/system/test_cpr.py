@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 from qmp import QmpError
-from vm import MOLT, Serial, wait_for_change, wait_for_socket
+from vm import MOLT, heartbeat, wait_for_change, wait_for_socket
 
 EVENTS = [{"capability": "events", "state": True}]
 
@@ -319,9 +319,7 @@ def test_failed_update_leaves_no_file(vms, tmp_path):
 
 def test_twenty_updates_leave_nothing_behind(vms, tmp_path):
     path = str(tmp_path / "com1")
-    vm = vms(kernel="heartbeat", append="spin=200",
-             args=["-serial", f"unix:{path},server=on,wait=off"])
-    line = Serial(path)
+    vm, line = heartbeat(vms, path)
     line.wait_for(b"HB 3\n")
     vm.exec()
     wait_until(lambda: not vm.children())

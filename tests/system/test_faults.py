@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qmp import QmpError
-from vm import BUILD, Serial, wait_for_change, wait_for_socket
+from vm import BUILD, heartbeat, wait_for_change, wait_for_socket
 
 STAGES = BUILD / "tests/tools/list_stages"
 FAULTS = ("error", "stall", "hang", "kill", "exit", "abort")
@@ -250,9 +250,7 @@ def test_exec_target(vms, tmp_path, table, stage, commit, fault):
     """The new image fails, hangs or dies at each of its stages: the old executable is back, guest and
     monitor too.  Only a process that was killed, or ended by itself, has lost its PID."""
     path = str(tmp_path / "com1")
-    vm = vms(kernel="heartbeat", append="spin=200",
-             args=["-serial", f"unix:{path},server=on,wait=off"])
-    line = Serial(path)
+    vm, line = heartbeat(vms, path)
     line.wait_for(b"HB 3\n")
     wrapper = tmp_path / "next"
     wrapper.write_text(f"#!/bin/sh\nMOLT_FAULT={table}:{stage}:{fault}\nexport MOLT_FAULT\n"

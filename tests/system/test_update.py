@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vm import MOLT, Serial, wait_for_change, wait_for_socket
+from vm import MOLT, heartbeat, wait_for_change, wait_for_socket
 
 
 def test_exec_keeps_pid_and_qmp(vms):
@@ -86,9 +86,7 @@ def test_any_mix(vms, order):
 @pytest.mark.parametrize("mode", ["exec", "transfer"])
 def test_serial_stays_connected(vms, tmp_path, mode):
     path = str(tmp_path / "com1")
-    vm = vms(kernel="heartbeat", append="spin=200",
-             args=["-serial", f"unix:{path},server=on,wait=off"])
-    line = Serial(path)
+    vm, line = heartbeat(vms, path)
     line.wait_for(b"HB 5\n")
     for i in range(3):
         line.send(b"x")

@@ -308,3 +308,12 @@ class Serial:
 
     def close(self):
         self.sock.close()
+
+
+def heartbeat(vms, path, append="spin=200", **kwargs):
+    """A VM that writes a numbered line again and again, and its serial line, connected before the first."""
+    vm = vms(kernel="heartbeat", append=append,
+             args=["-S", "-serial", f"unix:{path},server=on,wait=off"], **kwargs)
+    line = Serial(path)
+    vm.qmp.cmd("cont")
+    return vm, line
