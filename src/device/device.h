@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
+#include <jansson.h>
 
 #include "accel/accel.h"
 #include "memory/guest_memory.h"
@@ -48,6 +49,10 @@ enum device_bus {
  * @find_device: a device by its id, or the first one of a driver; NULL if there is none
  * @n_cpus:	vCPUs: how many queues a device has by default; 0 counts as 1
  * @power:	Ask for reset, power-off, suspend.  Any thread; the machine acts on the main thread
+ * @io_error:	A request on the host failed: @event is BLOCK_IO_ERROR's data (taken); with @stop the
+ *		machine stops with run state io-error, and the device keeps the request, in order,
+ *		until it is resumed: then it repeats it (virtio_shelve()).  Any thread, also with
+ *		the device's lock held.  NULL: nobody to tell
  * @clock_ns:	Time that only goes forward; NULL: clock_now_ns().  For tests
  * @wall_ns:	Time of day, ns since 1970 UTC; NULL: CLOCK_REALTIME.  For tests
  */
@@ -64,6 +69,7 @@ struct device_env {
 	struct device *(*find_device)(void *opaque, const char *id_or_driver);
 	uint32_t n_cpus;
 	void (*power)(void *opaque, enum power_request request);
+	void (*io_error)(void *opaque, json_t *event, bool stop);
 	void *opaque;
 	uint64_t (*clock_ns)(void);
 	uint64_t (*wall_ns)(void);

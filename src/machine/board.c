@@ -148,6 +148,11 @@ static void env_power(void *opaque, enum power_request request)
 	machine_request(opaque, 1u << request);
 }
 
+static void env_io_error(void *opaque, json_t *event, bool stop)
+{
+	machine_io_error(opaque, event, stop);
+}
+
 static void vcpu_event(void *opaque, uint32_t cpu_index, enum vcpu_event event)
 {
 	(void)cpu_index;
@@ -185,6 +190,7 @@ static bool build_kvm(struct machine *machine, GError **error)
 		.find_device = env_find_device,
 		.n_cpus = config->n_cpus,
 		.power = env_power,
+		.io_error = env_io_error,
 		.opaque = machine,
 	};
 	return true;

@@ -6,8 +6,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/loop.h"
-#include "device/legacy/acpi_pm.h"
 #include "machine/machine_priv.h"
 
 /* How long stop and reset wait for requests that a disk has accepted. */
@@ -63,6 +61,7 @@ struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 	machine->device_holds = 1;
 	machine->chardev_holds = cold ? 0 : 1;
 	machine->stopped = true;
+	machine_requests_init(machine);
 	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
 	if (!board_build(machine, error))
 		return NULL;
@@ -78,6 +77,7 @@ void machine_free(struct machine *machine)
 	if (!machine)
 		return;
 	board_teardown(machine, false);
+	machine_requests_clear(machine);
 	g_array_unref(machine->listeners);
 	g_free(machine);
 }
@@ -154,7 +154,7 @@ static bool hold_devices(struct machine *machine, uint64_t deadline_ns, GError *
 	return true;
 }
 
-static void release_devices(struct machine *machine)
+void machine_release(struct machine *machine)
 {
 	if (machine->device_holds > 0 && --machine->device_holds == 0)
 		resume_devices(machine, machine->devices->len);
@@ -171,49 +171,51 @@ bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **err
 
 void machine_unquiesce(struct machine *machine)
 {
-	release_devices(machine);
+	machine_release(machine);
 	release_chardevs(machine);
 }
 
 /* ---- run and stop ---- */
 
 /* A successor takes input from the moment the guest is its own, running or not. */
-static void change_runstate(struct machine *machine, enum runstate state)
+bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error)
 {
 	const bool arrived = machine->runstate == RUNSTATE_INMIGRATE && state != RUNSTATE_INMIGRATE;
 
-	machine->runstate = state;
+	if (!runstate_change(&machine->runstate, state, error))
+		return false;
 	if (arrived)
 		release_chardevs(machine);
-}
-
-bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error)
-{
-	if (!runstate_allowed(machine->runstate, state))
-		return error_set_generic(error, "run state cannot change from '%s' to '%s'",
-					 runstate_name(machine->runstate), runstate_name(state));
-	change_runstate(machine, state);
 	return true;
 }
 
-static void handle_requests(void *opaque);
+void machine_enter(struct machine *machine, enum runstate state)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!machine_set_runstate(machine, state, &error))
+		log_error("%s", error->message);
+}
 
 void machine_start(struct machine *machine)
 {
 	if (machine->runstate == RUNSTATE_RUNNING || !machine->kvm)
 		return;
-	change_runstate(machine, RUNSTATE_RUNNING);
+	/* A request that failed before is about to be repeated; a predecessor's is yet to be told. */
+	if (machine->runstate != RUNSTATE_INMIGRATE)
+		__atomic_fetch_and(&machine->requests, ~MACHINE_REQUEST_IO_ERROR, __ATOMIC_ACQ_REL);
+	machine_enter(machine, RUNSTATE_RUNNING);
 	if (machine->stopped) {
 		machine->stopped = false;
-		release_devices(machine);
+		machine_release(machine);
 	}
 	kvm_vm_start_clock(machine->kvm);
 	kvm_vm_run(machine->kvm);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
-	handle_requests(machine);
+	machine_handle_requests(machine);
 }
 
-static void drain(struct machine *machine, const char *what)
+void machine_drain(struct machine *machine, const char *what)
 {
 	g_autoptr(GError) error = NULL;
 
@@ -229,9 +231,9 @@ void machine_stop(struct machine *machine, enum runstate state)
 		return;
 	kvm_vm_pause(machine->kvm);
 	kvm_vm_stop_clock(machine->kvm);
-	machine->runstate = state;
+	machine_enter(machine, state);
 	machine->stopped = true;
-	drain(machine, "stop");
+	machine_drain(machine, "stop");
 	machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 }
 
@@ -251,106 +253,13 @@ void machine_unpause(struct machine *machine, bool was_running)
 {
 	if (!was_running)
 		return;
-	machine->runstate = RUNSTATE_RUNNING;
+	machine_enter(machine, RUNSTATE_RUNNING);
 	kvm_vm_run(machine->kvm);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
-	handle_requests(machine);
+	machine_handle_requests(machine);
 }
 
-/* ---- reset and power ---- */
-
-void machine_shutdown(struct machine *machine, const char *reason, bool guest)
-{
-	machine_emit(machine, MACHINE_EVENT_SHUTDOWN,
-		     json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
-	if (guest && machine->config->no_shutdown) {
-		machine_stop(machine, RUNSTATE_SHUTDOWN);
-		return;
-	}
-	if (machine->kvm)
-		kvm_vm_pause(machine->kvm);
-	if (machine->quit)
-		machine->quit(machine->quit_opaque);
-}
-
-static void reset_now(struct machine *machine, bool guest)
-{
-	g_autoptr(GError) error = NULL;
-	bool was_running = kvm_vm_running(machine->kvm);
-	uint32_t wanted_slots;
-
-	kvm_vm_pause(machine->kvm);
-	drain(machine, "reset");
-	wanted_slots = hotplug_before_reset(machine);
-	for (guint i = 0; i < machine->devices->len; i++) {
-		struct device *dev = machine->devices->pdata[i];
-
-		if (dev->ops->reset)
-			dev->ops->reset(dev);
-	}
-	hotplug_after_reset(machine, wanted_slots);
-	if (!kvm_vm_reset(machine->kvm, &error) || !board_boot(machine, &error)) {
-		log_error("reset: %s", error->message);
-		machine->runstate = RUNSTATE_INTERNAL_ERROR;
-		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
-		return;
-	}
-	machine_emit(machine, MACHINE_EVENT_RESET,
-		     json_pack("{s:b, s:s}", "guest", guest, "reason",
-			       guest ? "guest-reset" : "host-qmp-system-reset"));
-	release_devices(machine);
-	if (was_running)
-		kvm_vm_run(machine->kvm);
-	else if (machine->runstate == RUNSTATE_SHUTDOWN ||
-		 machine->runstate == RUNSTATE_INTERNAL_ERROR)
-		machine->runstate = RUNSTATE_PRELAUNCH;
-}
-
-static void reset_or_quit(struct machine *machine, bool guest)
-{
-	if (!machine->kvm || machine->runstate == RUNSTATE_POSTMIGRATE)
-		return;
-	if (machine->config->no_reboot)
-		machine_shutdown(machine, guest ? "guest-reset" : "host-qmp-system-reset", guest);
-	else
-		reset_now(machine, guest);
-}
-
-void machine_reset(struct machine *machine)
-{
-	reset_or_quit(machine, false);
-}
-
-void machine_powerdown(struct machine *machine)
-{
-	if (machine->pm)
-		acpi_pm_power_button(machine->pm);
-	machine_emit(machine, MACHINE_EVENT_POWERDOWN, NULL);
-}
-
-/*
- * Power requests come from vCPU threads.  They wait in machine->requests until the main thread is
- * between callbacks; while an update has the guest paused they wait on, and cross with the state.
- */
-static void handle_requests(void *opaque)
-{
-	const uint32_t eject = 1u << POWER_EJECT;
-	struct machine *machine = opaque;
-	uint32_t requests;
-
-	if (machine->runstate != RUNSTATE_RUNNING)
-		return;
-	requests = __atomic_fetch_and(&machine->requests, machine->plug_holds ? eject : 0,
-				      __ATOMIC_ACQ_REL);
-	if (requests & eject && !machine->plug_holds)
-		hotplug_answer(machine);
-	if (requests & MACHINE_REQUEST_ERROR)
-		machine_stop(machine, RUNSTATE_INTERNAL_ERROR);
-	else if (requests & (1u << POWER_OFF))
-		machine_shutdown(machine, "guest-shutdown", true);
-	else if (requests & (1u << POWER_RESET))
-		reset_or_quit(machine, true);
-}
+/* ---- devices come and go ---- */
 
 void machine_hold_devices(struct machine *machine)
 {
@@ -360,13 +269,7 @@ void machine_hold_devices(struct machine *machine)
 void machine_release_devices(struct machine *machine)
 {
 	machine->plug_holds--;
-	handle_requests(machine);
-}
-
-void machine_request(struct machine *machine, uint32_t request)
-{
-	__atomic_fetch_or(&machine->requests, request, __ATOMIC_ACQ_REL);
-	loop_call_later(handle_requests, machine);
+	machine_handle_requests(machine);
 }
 
 /* ---- look-ups ---- */

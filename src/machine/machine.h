@@ -30,6 +30,7 @@ enum machine_event {
 	MACHINE_EVENT_POWERDOWN,      /* QMP POWERDOWN */
 	MACHINE_EVENT_DEVICE_DELETED, /* QMP DEVICE_DELETED; data: device, path */
 	MACHINE_EVENT_UNPLUG_GUEST_ERROR, /* QMP DEVICE_UNPLUG_GUEST_ERROR; data: device, path */
+	MACHINE_EVENT_BLOCK_IO_ERROR,	  /* QMP BLOCK_IO_ERROR; data: as the device gave it */
 };
 
 /**

@@ -7,6 +7,13 @@
 #include "machine/placing.h"
 #include "state/state.h"
 
+/** struct io_errors - What devices said of failed requests, until the main thread tells it; any thread */
+struct io_errors {
+	GMutex lock;
+	GPtrArray *events; /* json_t *, NULL: none */
+	uint32_t n_dropped;
+};
+
 /** struct machine_listener - One machine_add_listener() */
 struct machine_listener {
 	machine_event_fn fn;
@@ -20,8 +27,9 @@ struct machine_listener {
  * @chardev_holds: the same for chardevs: the wait for a predecessor, and an update; a stopped
  *		machine still takes input, for a monitor may share a chardev with a device
  * @stopped:	one of them is that the guest is stopped (or was never started)
- * @requests:	1 << enum power_request or MACHINE_REQUEST_ERROR, from any thread, atomic; carried
+ * @requests:	1 << enum power_request or MACHINE_REQUEST_*, from any thread, atomic; carried
  *		out in the main thread while the guest runs, so that they cross an update
+ * @told:	The source that carries them out
  * @loaded_runstate: what the guest was when its state was saved
  * @paused_from: run state before machine_pause()
  * @devices:	in realize order; freed last to first
@@ -57,6 +65,8 @@ struct machine {
 	uint32_t plug_holds;
 	uint64_t asked_ns[32];
 	uint32_t requests;
+	GSource *told;
+	struct io_errors io_errors;
 	GArray *listeners; /* struct machine_listener */
 	void (*quit)(void *opaque);
 	void *quit_opaque;
@@ -65,11 +75,33 @@ struct machine {
 /** machine_emit() - Tell every listener; @data is taken and may be NULL. */
 void machine_emit(struct machine *machine, enum machine_event event, json_t *data);
 
-/** MACHINE_REQUEST_ERROR - A vCPU cannot go on; beside the bits 1 << enum power_request */
-#define MACHINE_REQUEST_ERROR (1u << 31)
+/** machine_enter() - machine_set_runstate() for changes that the table has; main thread */
+void machine_enter(struct machine *machine, enum runstate state);
+
+void machine_drain(struct machine *machine, const char *what);
+void machine_release(struct machine *machine);
+
+/* power.c */
+
+/**
+ * MACHINE_REQUEST_ERROR - A vCPU cannot go on; beside the bits 1 << enum power_request
+ * MACHINE_REQUEST_IO_ERROR - A device keeps a failed request; the machine is to stop
+ */
+#define MACHINE_REQUEST_ERROR	 (1u << 31)
+#define MACHINE_REQUEST_IO_ERROR (1u << 30)
 
 /** machine_request() - Note a request and have the main thread carry it out.  Any thread. */
 void machine_request(struct machine *machine, uint32_t request);
+
+/** machine_handle_requests() - Carry out what was asked, if the guest runs; main thread */
+void machine_handle_requests(struct machine *machine);
+
+/** machine_io_error() - device_env.io_error. */
+void machine_io_error(struct machine *machine, json_t *event, bool stop);
+
+/** machine_requests_init(), machine_requests_clear() - First and last thing in a machine's life */
+void machine_requests_init(struct machine *machine);
+void machine_requests_clear(struct machine *machine);
 
 /** board_build() - Memory, KVM VM, backends and devices, wired; everything is left quiesced. */
 bool board_build(struct machine *machine, GError **error);

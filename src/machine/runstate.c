@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/error.h"
+
 static const char *const runstate_names[] = {
 	[RUNSTATE_PRELAUNCH] = "prelaunch",
 	[RUNSTATE_INMIGRATE] = "inmigrate",
@@ -23,21 +25,25 @@ _Static_assert(G_N_ELEMENTS(runstate_names) == RUNSTATE_MAX, "a name for every r
 
 /* Row: from.  Bits: where it may go.  A change to the same state is always allowed. */
 static const uint32_t runstate_next[RUNSTATE_MAX] = {
-	[RUNSTATE_PRELAUNCH] = TO(RUNNING) | TO(PAUSED) | TO(INMIGRATE) | TO(FINISH_MIGRATE),
+	[RUNSTATE_PRELAUNCH] = TO(RUNNING) | TO(PAUSED) | TO(INMIGRATE) | TO(FINISH_MIGRATE) |
+			       TO(INTERNAL_ERROR),
 	[RUNSTATE_INMIGRATE] = TO(RUNNING) | TO(PAUSED) | TO(PRELAUNCH) | TO(SUSPENDED) |
 			       TO(POSTMIGRATE) | TO(SHUTDOWN) | TO(INTERNAL_ERROR) | TO(IO_ERROR) |
 			       TO(FINISH_MIGRATE),
 	[RUNSTATE_RUNNING] = TO(PAUSED) | TO(SUSPENDED) | TO(FINISH_MIGRATE) | TO(SHUTDOWN) |
 			     TO(INTERNAL_ERROR) | TO(IO_ERROR),
-	[RUNSTATE_PAUSED] = TO(RUNNING) | TO(FINISH_MIGRATE) | TO(PRELAUNCH) | TO(SHUTDOWN),
-	[RUNSTATE_SUSPENDED] = TO(RUNNING) | TO(PAUSED) | TO(FINISH_MIGRATE) | TO(SHUTDOWN),
+	[RUNSTATE_PAUSED] = TO(RUNNING) | TO(FINISH_MIGRATE) | TO(PRELAUNCH) | TO(SHUTDOWN) |
+			    TO(INTERNAL_ERROR),
+	[RUNSTATE_SUSPENDED] = TO(RUNNING) | TO(PAUSED) | TO(FINISH_MIGRATE) | TO(SHUTDOWN) |
+			       TO(INTERNAL_ERROR),
 	[RUNSTATE_FINISH_MIGRATE] = TO(RUNNING) | TO(PAUSED) | TO(PRELAUNCH) | TO(SUSPENDED) |
 				    TO(POSTMIGRATE) | TO(SHUTDOWN) | TO(INTERNAL_ERROR) |
 				    TO(IO_ERROR),
 	[RUNSTATE_POSTMIGRATE] = TO(RUNNING) | TO(PAUSED) | TO(FINISH_MIGRATE),
-	[RUNSTATE_SHUTDOWN] = TO(PAUSED) | TO(PRELAUNCH) | TO(FINISH_MIGRATE),
+	[RUNSTATE_SHUTDOWN] = TO(PAUSED) | TO(PRELAUNCH) | TO(FINISH_MIGRATE) | TO(INTERNAL_ERROR),
 	[RUNSTATE_INTERNAL_ERROR] = TO(PAUSED) | TO(PRELAUNCH) | TO(FINISH_MIGRATE),
-	[RUNSTATE_IO_ERROR] = TO(RUNNING) | TO(PAUSED) | TO(FINISH_MIGRATE),
+	[RUNSTATE_IO_ERROR] = TO(RUNNING) | TO(PAUSED) | TO(PRELAUNCH) | TO(FINISH_MIGRATE) |
+			      TO(INTERNAL_ERROR),
 };
 
 const char *runstate_name(enum runstate state)
@@ -56,6 +62,15 @@ enum runstate runstate_from_name(const char *name)
 bool runstate_allowed(enum runstate from, enum runstate to)
 {
 	return from == to || (runstate_next[from] & (1u << to));
+}
+
+bool runstate_change(enum runstate *state, enum runstate to, GError **error)
+{
+	if (!runstate_allowed(*state, to))
+		return error_set_generic(error, "run state cannot change from '%s' to '%s'",
+					 runstate_name(*state), runstate_name(to));
+	*state = to;
+	return true;
 }
 
 bool runstate_is_running(enum runstate state)

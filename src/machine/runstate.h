@@ -16,7 +16,7 @@ enum runstate {
 	RUNSTATE_POSTMIGRATE,	 /* another process owns the guest */
 	RUNSTATE_SHUTDOWN,	 /* powered off, -no-shutdown */
 	RUNSTATE_INTERNAL_ERROR, /* KVM could not go on */
-	RUNSTATE_IO_ERROR,
+	RUNSTATE_IO_ERROR,	 /* a disk's request failed, werror=stop; cont repeats it */
 	RUNSTATE_MAX,
 };
 
@@ -28,6 +28,13 @@ enum runstate runstate_from_name(const char *name);
 
 /** runstate_allowed() - Whether the table has a row from @from to @to. */
 bool runstate_allowed(enum runstate from, enum runstate to);
+
+/**
+ * runstate_change() - Let *@state become @to, if the table has such a row
+ *
+ * Nothing else writes a run state.  Return: false with @error set, *@state as it was.
+ */
+bool runstate_change(enum runstate *state, enum runstate to, GError **error);
 
 /** runstate_is_running() - Whether vCPUs run in @state. */
 bool runstate_is_running(enum runstate state);

@@ -114,6 +114,7 @@ static void monitors_machine_event(void *opaque, enum machine_event event, json_
 		[MACHINE_EVENT_POWERDOWN] = "POWERDOWN",
 		[MACHINE_EVENT_DEVICE_DELETED] = "DEVICE_DELETED",
 		[MACHINE_EVENT_UNPLUG_GUEST_ERROR] = "DEVICE_UNPLUG_GUEST_ERROR",
+		[MACHINE_EVENT_BLOCK_IO_ERROR] = "BLOCK_IO_ERROR",
 	};
 
 	monitors_emit(opaque, names[event], data);

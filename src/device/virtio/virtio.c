@@ -161,17 +161,33 @@ static void virtio_forget(struct virtio_device *vdev)
 	virtio_pci_update_doorbells(vdev);
 }
 
-void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t len_bytes)
+/* One less in flight: whoever waits for none is told. */
+static void virtio_settle(struct virtio_device *vdev)
 {
-	/* A driver that resets has no more use for its used ring. */
-	if (!vdev->resetting)
-		virtqueue_push(&vdev->queues[q].ring, head, len_bytes);
 	if (--vdev->n_in_flight)
 		return;
 	if (vdev->quiesced || vdev->resetting)
 		g_cond_broadcast(&vdev->idle);
 	if (vdev->resetting)
 		virtio_forget(vdev);
+}
+
+void virtio_shelve(struct virtio_device *vdev)
+{
+	virtio_settle(vdev);
+}
+
+void virtio_unshelve(struct virtio_device *vdev)
+{
+	vdev->n_in_flight++;
+}
+
+void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t len_bytes)
+{
+	/* A driver that resets has no more use for its used ring. */
+	if (!vdev->resetting)
+		virtqueue_push(&vdev->queues[q].ring, head, len_bytes);
+	virtio_settle(vdev);
 }
 
 /* ---- kicks ---- */

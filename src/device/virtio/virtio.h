@@ -263,6 +263,17 @@ bool virtio_pop(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *
 /** virtio_unpop() - Put the buffer popped last back. */
 void virtio_unpop(struct virtio_device *vdev, uint32_t q);
 
+/**
+ * virtio_shelve() - Set a buffer that was popped aside: the machine is to stop with an I/O error
+ *
+ * The device keeps it, and it does not count as in flight any more: nothing on the host holds it.
+ * virtio_unshelve() before its request is repeated, from virtio_ops.resumed on.  A reset forgets
+ * shelved buffers: virtio_ops.reset is where the model lets go of its own part.  Where one is under
+ * way already (@vdev->resetting) nothing is shelved, but pushed.
+ */
+void virtio_shelve(struct virtio_device *vdev);
+void virtio_unshelve(struct virtio_device *vdev);
+
 /** virtio_push() - Give a buffer back; the driver hears of it at the next virtio_notify(). */
 void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t len_bytes);
 

@@ -16,19 +16,22 @@ static void test_names(void)
 static void test_every_pair(void)
 {
 	static const char *const allowed[RUNSTATE_MAX] = {
-		[RUNSTATE_PRELAUNCH] = "running paused inmigrate finish-migrate",
+		[RUNSTATE_PRELAUNCH] = "running paused inmigrate finish-migrate "
+				       "internal-error",
 		[RUNSTATE_INMIGRATE] = "running paused prelaunch suspended postmigrate shutdown "
 				       "internal-error io-error finish-migrate",
 		[RUNSTATE_RUNNING] = "paused suspended finish-migrate shutdown internal-error "
 				     "io-error",
-		[RUNSTATE_PAUSED] = "running finish-migrate prelaunch shutdown",
-		[RUNSTATE_SUSPENDED] = "running paused finish-migrate shutdown",
+		[RUNSTATE_PAUSED] = "running finish-migrate prelaunch shutdown "
+				    "internal-error",
+		[RUNSTATE_SUSPENDED] = "running paused finish-migrate shutdown "
+				       "internal-error",
 		[RUNSTATE_FINISH_MIGRATE] = "running paused prelaunch suspended postmigrate "
 					    "shutdown internal-error io-error",
 		[RUNSTATE_POSTMIGRATE] = "running paused finish-migrate",
-		[RUNSTATE_SHUTDOWN] = "paused prelaunch finish-migrate",
+		[RUNSTATE_SHUTDOWN] = "paused prelaunch finish-migrate internal-error",
 		[RUNSTATE_INTERNAL_ERROR] = "paused prelaunch finish-migrate",
-		[RUNSTATE_IO_ERROR] = "running paused finish-migrate",
+		[RUNSTATE_IO_ERROR] = "running paused prelaunch finish-migrate internal-error",
 	};
 
 	for (int from = 0; from < RUNSTATE_MAX; from++) {
@@ -42,6 +45,19 @@ static void test_every_pair(void)
 				g_error("%s -> %s", runstate_name(from), runstate_name(to));
 		}
 	}
+}
+
+/* What is not in the table changes nothing, and says so. */
+static void test_change(void)
+{
+	enum runstate state = RUNSTATE_SHUTDOWN;
+	g_autoptr(GError) error = NULL;
+
+	g_assert_false(runstate_change(&state, RUNSTATE_RUNNING, &error));
+	g_assert_cmpstr(error->message, ==, "run state cannot change from 'shutdown' to 'running'");
+	g_assert_cmpint(state, ==, RUNSTATE_SHUTDOWN);
+	g_assert_true(runstate_change(&state, RUNSTATE_PRELAUNCH, NULL));
+	g_assert_cmpint(state, ==, RUNSTATE_PRELAUNCH);
 }
 
 /* An update can begin in every state a guest can be in, and go back to it. */
@@ -60,6 +76,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/runstate/names", test_names);
 	g_test_add_func("/runstate/every-pair", test_every_pair);
+	g_test_add_func("/runstate/change", test_change);
 	g_test_add_func("/runstate/update-and-back", test_update_and_back);
 	return g_test_run();
 }
