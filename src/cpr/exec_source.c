@@ -22,7 +22,7 @@
  * struct exec_source - The update, from this side
  * @path, @argv: What to become
  * @file:	Where the state goes beside the memfd, -1 if nowhere
- * @file_created: It was not there before
+ * @file_made:	It, if it was not there before
  * @exec_fd:	This program's executable, to come back to
  * @probe:	The new program being asked
  * @guardian:	Keeps the old address space, and knows the way back
@@ -36,7 +36,7 @@ struct exec_source {
 	char *path;
 	char **argv;
 	int file;
-	bool file_created;
+	struct file_made file_made;
 	int exec_fd;
 	struct probe *probe;
 	struct guardian guardian;
@@ -92,9 +92,7 @@ static void es_close(void *ctx)
 {
 	struct exec_source *es = ctx;
 
-	if (es->file_created)
-		unlink(es->base.channels.main->path);
-	es->file_created = false;
+	file_unmake(&es->file_made);
 	fd_close(&es->file);
 	fd_close(&es->exec_fd);
 }
@@ -109,7 +107,7 @@ static bool open_all(struct exec_source *es, GError **error)
 	if (es->exec_fd < 0)
 		return error_set_errno(error, errno, "cannot open this program's executable");
 	if (address)
-		es->file = channel_create_file(address, &es->file_created, error);
+		es->file = channel_create_file(address, &es->file_made, error);
 	return !address || es->file >= 0;
 }
 

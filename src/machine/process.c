@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 
 #define PIDFILE_FD PROCESS_FD_PREFIX "pidfile"
 
@@ -82,16 +83,17 @@ struct pidfile {
 	struct fd_source *fds;
 	int fd;
 	char *path;
+	struct file_made made;
 };
 
 static int pidfile_open(void *arg, GError **error)
 {
 	const char *path = arg;
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	autofd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	autofd int fd = file_make(path, FILE_READ, NULL, error);
 
 	if (fd < 0) {
-		error_set_errno(error, errno, "-pidfile %s", path);
+		g_prefix_error(error, "-pidfile ");
 		return -1;
 	}
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
@@ -138,6 +140,8 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 	}
 	if (pidfile->fd < 0 || !pidfile_write(pidfile, error))
 		return NULL;
+	if (pidfile->path)
+		file_made_adopt(&pidfile->made, pidfile->path, pidfile->fd);
 	return g_steal_pointer(&pidfile);
 }
 
@@ -147,9 +151,9 @@ void pidfile_free(struct pidfile *pidfile)
 		return;
 	if (pidfile->fd >= 0) {
 		fd_withdraw(pidfile->fds, PIDFILE_FD);
-		if (pidfile->path)
-			unlink(pidfile->path);
+		file_unmake(&pidfile->made);
 	}
+	file_made_clear(&pidfile->made);
 	fd_close(&pidfile->fd);
 	g_free(pidfile->path);
 	g_free(pidfile);

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -78,37 +79,22 @@ static int ram_open_memfd(const struct memory_backend_config *config, GError **e
 	return fd_steal(&fd);
 }
 
-/* Open, or make, the file; *@created: it can be removed again if something goes wrong. */
-static int ram_open_path(const char *path, bool *created)
+static int ram_open_path(const char *path, struct file_made *made, GError **error)
 {
-	g_autofree char *unlinked = NULL;
-	int fd;
-
-	*created = false;
-	if (g_file_test(path, G_FILE_TEST_IS_DIR)) {
-		unlinked = g_build_filename(path, "molt-ram-XXXXXX", NULL);
-		fd = mkostemp(unlinked, O_CLOEXEC);
-		if (fd >= 0)
-			unlink(unlinked);
-		return fd;
-	}
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
-	fd = open(path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0644);
-	*created = fd >= 0;
-	return fd;
+	if (g_file_test(path, G_FILE_TEST_IS_DIR))
+		return file_make_nameless(path, error);
+	/* FILE_STREAM for a DAX device; ram_check_fd() refuses the rest. */
+	return file_make(path, FILE_READ | FILE_STREAM, made, error);
 }
 
 static int ram_open_file(const struct memory_backend_config *config, GError **error)
 {
-	autofd int fd = -1;
+	struct file_made made = {0};
+	autofd int fd = ram_open_path(config->mem_path, &made, error);
 	struct stat st;
-	bool created;
 
-	fd = ram_open_path(config->mem_path, &created);
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		error_set_errno(error, errno, "'%s': %s", config->id, config->mem_path);
+		g_prefix_error(error, "'%s': ", config->id);
 		return -1;
 	}
 	/* The size of a file with content is checked where an inherited one's is. */
@@ -116,10 +102,10 @@ static int ram_open_file(const struct memory_backend_config *config, GError **er
 	    ftruncate(fd, (off_t)config->size_bytes) < 0) {
 		error_set_errno(error, errno, "'%s': %s: resizing to %" PRIu64 " bytes", config->id,
 				config->mem_path, config->size_bytes);
-		if (created)
-			unlink(config->mem_path);
+		file_unmake(&made);
 		return -1;
 	}
+	file_made_clear(&made);
 	return fd_steal(&fd);
 }
 

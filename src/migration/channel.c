@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "state/section.h"
 
 /* ---- sockets ---- */
@@ -46,41 +47,6 @@ static int inherited_socket(const struct migration_address *address, GError **er
 	if (fd < 0)
 		error_set_errno(error, errno, "cannot duplicate file descriptor %d", number);
 	return fd;
-}
-
-/* Whether somebody accepts connections at @path. */
-static bool unix_is_alive(const char *path)
-{
-	struct sockaddr_un sun = unix_sockaddr(path);
-	autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return true;
-	/* EAGAIN: the backlog is full, so there is a listener. */
-	return connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0 || errno == EAGAIN;
-}
-
-static int unix_bind(const char *path, GError **error)
-{
-	struct sockaddr_un sun = unix_sockaddr(path);
-	autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int r;
-
-	/* The mode of the socket before bind() becomes that of the path: no window, no umask. */
-	if (fd < 0 || fchmod(fd, 0600) < 0) {
-		error_set_errno(error, errno, "cannot make a UNIX socket");
-		return -1;
-	}
-	r = bind(fd, (struct sockaddr *)&sun, sizeof(sun));
-	if (r < 0 && errno == EADDRINUSE && !unix_is_alive(path)) {
-		unlink(path);
-		r = bind(fd, (struct sockaddr *)&sun, sizeof(sun));
-	}
-	if (r < 0) {
-		error_set_errno(error, errno, "Failed to bind socket to %s", path);
-		return -1;
-	}
-	return fd_steal(&fd);
 }
 
 static struct addrinfo *inet_resolve(const struct migration_address *address, int flags,
@@ -120,11 +86,12 @@ static int inet_bind(const struct migration_address *address, GError **error)
 	return found;
 }
 
-static int listener_socket(const struct migration_address *address, GError **error)
+static int listener_socket(const struct migration_address *address, struct file_made *made,
+			   GError **error)
 {
 	switch (address->transport) {
 	case MIGRATION_UNIX:
-		return unix_bind(address->path, error);
+		return file_make_socket(address->path, false, made, error);
 	case MIGRATION_INET:
 		return inet_bind(address, error);
 	case MIGRATION_FD:
@@ -142,11 +109,9 @@ struct channel_listener *channel_listen(const struct migration_address *address,
 {
 	autoptr(channel_listener) listener = g_new0(struct channel_listener, 1);
 
-	listener->fd = listener_socket(address, error);
+	listener->fd = listener_socket(address, &listener->made, error);
 	if (listener->fd < 0)
 		return NULL;
-	if (address->transport == MIGRATION_UNIX && lstat(address->path, &listener->bound) == 0)
-		listener->path = g_strdup(address->path);
 	if (!fd_set_nonblock(listener->fd, true) || listen(listener->fd, 4) < 0) {
 		g_autofree char *text = migration_address_text(address);
 
@@ -158,16 +123,10 @@ struct channel_listener *channel_listen(const struct migration_address *address,
 
 void channel_listener_free(struct channel_listener *listener)
 {
-	struct stat st;
-
 	if (!listener)
 		return;
-	if (listener->path && lstat(listener->path, &st) == 0 &&
-	    st.st_dev == listener->bound.st_dev && st.st_ino == listener->bound.st_ino &&
-	    memcmp(&st.st_ctim, &listener->bound.st_ctim, sizeof(st.st_ctim)) == 0)
-		unlink(listener->path);
+	file_unmake(&listener->made);
 	fd_close(&listener->fd);
-	g_free(listener->path);
 	g_free(listener);
 }
 
@@ -181,8 +140,8 @@ json_t *channel_listener_address(const struct channel_listener *listener)
 		return NULL;
 	if (ss.ss_family == AF_UNIX)
 		return json_pack("{s:s, s:s}", "type", "unix", "path",
-				 listener->path ? listener->path
-						: ((struct sockaddr_un *)&ss)->sun_path);
+				 listener->made.path ? listener->made.path
+						     : ((struct sockaddr_un *)&ss)->sun_path);
 	if (getnameinfo((struct sockaddr *)&ss, len, host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		return NULL;
@@ -292,33 +251,30 @@ int channel_connect(const struct migration_address *address, uint64_t deadline_n
 
 /* ---- files ---- */
 
-int channel_create_file(const struct migration_address *address, bool *created, GError **error)
+int channel_create_file(const struct migration_address *address, struct file_made *made,
+			GError **error)
 {
-	const int flags = O_WRONLY | O_CLOEXEC | O_CREAT;
-	autofd int fd = open(address->path, flags | O_EXCL, 0600);
-	bool is_new = fd >= 0;
+	struct file_made local = {0};
+	autofd int fd = file_make(address->path, FILE_STREAM, &local, error);
 
-	if (fd < 0 && errno == EEXIST)
-		fd = open(address->path, flags, 0600);
 	if (fd < 0) {
-		error_set_errno(error, errno, "Could not create '%s'", address->path);
+		g_prefix_error(error, "Could not create ");
 		return -1;
 	}
 	/* A pipe or a device has no length to cut. */
-	if (ftruncate(fd, address->offset) < 0 && errno != EINVAL) {
+	if (ftruncate(fd, address->offset) < 0 && errno != EINVAL)
 		error_set_errno(error, errno,
 				"failed to truncate migration file to offset %" PRIx64,
 				address->offset);
-		return -1;
-	}
-	if (address->offset && lseek(fd, address->offset, SEEK_SET) < 0) {
+	else if (address->offset && lseek(fd, address->offset, SEEK_SET) < 0)
 		error_set_errno(error, errno, "cannot skip to offset %" PRIu64 " of '%s'",
 				address->offset, address->path);
-		return -1;
+	else {
+		*made = local;
+		return fd_steal(&fd);
 	}
-	if (created)
-		*created = is_new;
-	return fd_steal(&fd);
+	file_unmake(&local);
+	return -1;
 }
 
 int channel_open_file(const struct migration_address *address, GError **error)

@@ -4,24 +4,21 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/stat.h>
 #include <glib.h>
 #include <jansson.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "migration/address.h"
 
 /**
  * struct channel_listener - A listening socket of ours
  * @fd:		Nonblocking
- * @path:	UNIX socket path that was bound, NULL for other kinds
- * @bound:	What was bound there: only that is unlinked.  Inode numbers are used again, so the
- *		time counts too
+ * @made:	UNIX socket path that was bound, nothing for other kinds
  */
 struct channel_listener {
 	int fd;
-	char *path;
-	struct stat bound;
+	struct file_made made;
 };
 
 /**
@@ -54,11 +51,14 @@ int channel_accept(const struct channel_listener *listener, GError **error);
 int channel_connect(const struct migration_address *address, uint64_t deadline_ns, GError **error);
 
 /**
- * channel_create_file() - Open a file for a state stream: made with mode 0600, cut to the offset
- * @created:	Set to whether the file was not there before; may be NULL
- * Return: a descriptor that stands at the offset, -1 with @error set.
+ * channel_create_file() - Open a file for a state stream by the rule of base/file.h, cut to the offset
+ * @made:	Filled if the file was not there before; the caller removes or forgets it
+ *
+ * A FIFO or a device is opened nonblocking.
+ * Return: a descriptor that stands at the offset, -1 with @error set and nothing left behind.
  */
-int channel_create_file(const struct migration_address *address, bool *created, GError **error);
+int channel_create_file(const struct migration_address *address, struct file_made *made,
+			GError **error);
 
 /** channel_open_file() - Open a file with a state stream, at the offset. */
 int channel_open_file(const struct migration_address *address, GError **error);

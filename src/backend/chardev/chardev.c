@@ -11,6 +11,7 @@
 #include "backend/chardev/chardev_priv.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/loop.h"
 
@@ -89,11 +90,12 @@ static void chardev_config_clear(struct chardev_config *config)
 static int chardev_open_log(void *opaque, GError **error)
 {
 	const struct chardev_config *config = &((struct chardev *)opaque)->config;
-	int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (config->logappend ? O_APPEND : O_TRUNC);
-	int fd = open(config->logfile, flags, 0666);
+	int fd = file_make(config->logfile,
+			   FILE_STREAM | (config->logappend ? FILE_APPEND : FILE_TRUNCATE), NULL,
+			   error);
 
 	if (fd < 0)
-		error_set_errno(error, errno, "logfile '%s'", config->logfile);
+		g_prefix_error(error, "logfile ");
 	return fd;
 }
 

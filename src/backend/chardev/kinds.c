@@ -11,10 +11,11 @@
 #include "backend/chardev/chardev_priv.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 
 static int open_path(const char *path, int flags, GError **error)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0666);
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 
 	if (fd < 0)
 		error_set_errno(error, errno, "'%s'", path);
@@ -41,8 +42,8 @@ static int file_open_out(void *opaque, GError **error)
 {
 	const struct chardev_config *config = &((struct chardev *)opaque)->config;
 
-	return open_path(config->path, O_WRONLY | O_CREAT | (config->append ? O_APPEND : O_TRUNC),
-			 error);
+	return file_make(config->path, FILE_STREAM | (config->append ? FILE_APPEND : FILE_TRUNCATE),
+			 NULL, error);
 }
 
 static int file_open_in(void *opaque, GError **error)

@@ -14,6 +14,7 @@
 #include "backend/chardev/chardev_priv.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/signals.h"
@@ -26,6 +27,7 @@
  * @retry:	client: time to the next attempt
  * @tried:	client: there was an attempt; the first one does not wait
  * @addrs:	client: where to, resolved once
+ * @made:	server: the UNIX socket's path
  */
 struct socket_chardev {
 	int listen_fd;
@@ -34,6 +36,7 @@ struct socket_chardev {
 	GSource *retry;
 	bool tried;
 	struct addrinfo *addrs;
+	struct file_made made;
 };
 
 static void socket_resume(struct chardev *chardev);
@@ -122,37 +125,17 @@ static char *socket_filename(struct chardev *chardev)
 
 /* ---- server ---- */
 
-/*
- * Whether some process listens on the socket file.  Asked with a datagram socket: connect() looks
- * the listener up before it notices that the types differ, so nobody sees a connection.
- */
-static bool unix_in_use(const struct sockaddr_un *addr)
-{
-	autofd int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	return probe >= 0 && connect(probe, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
-	       errno == EPROTOTYPE;
-}
-
 static int unix_listen(struct chardev *chardev, GError **error)
 {
+	struct socket_chardev *s = chardev->priv;
 	const char *path = chardev->config.path;
-	struct sockaddr_un addr;
-	autofd int fd = -1;
-	struct stat st;
+	autofd int fd = file_make_socket(path, chardev->config.reopen_on_cpr, &s->made, error);
 
-	if (!unix_address(path, &addr, error))
+	if (fd < 0)
 		return -1;
-	if (!chardev->config.reopen_on_cpr && unix_in_use(&addr)) {
-		error_set_generic(error, "another process listens on '%s'; choose another path",
-				  path);
-		return -1;
-	}
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-		unlink(path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0) {
+	if (listen(fd, 1) < 0) {
 		error_set_errno(error, errno, "cannot listen on '%s'", path);
+		file_unmake(&s->made);
 		return -1;
 	}
 	return fd_steal(&fd);
@@ -364,6 +347,8 @@ static bool socket_open_server(struct chardev *chardev, GError **error)
 	s->listen_fd = chardev_acquire(chardev, "listener", FD_LISTEN, socket_open_listener, error);
 	if (s->listen_fd < 0)
 		return false;
+	if (chardev->config.path && chardev->inherited)
+		file_made_adopt(&s->made, chardev->config.path, -1);
 	/* A predecessor's listener: whoever waited for a client has waited already. */
 	if (!chardev->config.wait || chardev->inherited)
 		return true;
@@ -443,8 +428,9 @@ static void socket_close(struct chardev *chardev, bool owner)
 
 	if (!s)
 		return;
-	if (owner && chardev->config.path && s->listen_fd >= 0)
-		unlink(chardev->config.path);
+	if (owner)
+		file_unmake(&s->made);
+	file_made_clear(&s->made);
 	chardev_withdraw(chardev, "connection");
 	chardev_withdraw(chardev, "listener");
 	fd_close(&s->listen_fd);

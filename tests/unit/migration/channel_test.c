@@ -159,13 +159,13 @@ static void test_file(struct fixture *f, const void *data)
 	g_autoptr(GBytes) back = NULL;
 	g_autoptr(GError) error = NULL;
 	gsize len = g_bytes_get_size(stream);
-	bool created = false;
-	autofd int out = channel_create_file(address, &created, &error);
+	struct file_made made = {0};
+	autofd int out = channel_create_file(address, &made, &error);
 	autofd int in = -1;
 	struct stat st;
 
 	g_assert_no_error(error);
-	g_assert_true(created);
+	g_assert_cmpstr(made.path, ==, f->path);
 	g_assert_true(channel_write(out, g_bytes_get_data(stream, NULL), len, 0, &error));
 	g_assert_cmpint(fstat(out, &st), ==, 0);
 	g_assert_cmpint(st.st_mode & 0777, ==, 0600);
@@ -176,8 +176,9 @@ static void test_file(struct fixture *f, const void *data)
 	g_assert_true(g_bytes_equal(back, stream));
 	/* An existing file is cut back to the offset. */
 	fd_close(&out);
-	out = channel_create_file(address, &created, &error);
-	g_assert_false(created);
+	file_made_clear(&made);
+	out = channel_create_file(address, &made, &error);
+	g_assert_null(made.path);
 	g_assert_cmpint(fstat(out, &st), ==, 0);
 	g_assert_cmpint(st.st_size, ==, 4096);
 }
@@ -205,9 +206,10 @@ static void test_short_stream(struct fixture *f, const void *data)
 static void test_bad_file(struct fixture *f, const void *data)
 {
 	autoptr(migration_address) address = file_address("/does/not/exist/x", 0);
+	struct file_made made = {0};
 	g_autoptr(GError) error = NULL;
 
-	g_assert_cmpint(channel_create_file(address, NULL, &error), ==, -1);
+	g_assert_cmpint(channel_create_file(address, &made, &error), ==, -1);
 	g_assert_cmpstr(error->message, ==,
 			"Could not create '/does/not/exist/x': No such file or directory");
 	g_clear_error(&error);

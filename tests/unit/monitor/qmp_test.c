@@ -395,8 +395,8 @@ static void test_cannot_open(void)
 	bed.update = fake_update_new(config, true);
 	g_assert_null(monitors_new(bed.update, bed_quit, &bed, &error));
 	g_assert_cmpstr(error->message, ==,
-			"monitor: chardev 'qmp0': cannot listen on '/nonexistent/qmp': No such "
-			"file or directory");
+			"monitor: chardev 'qmp0': Failed to bind socket to /nonexistent/qmp: No "
+			"such file or directory");
 	bed.update->fds.inherited = empty;
 	bed_open(&bed);
 	monitors_start(bed.monitors);
