@@ -1,0 +1,69 @@
+# Updates between this build and an earlier commit's: there and back, in both modes.
+# SPDX-License-Identifier: Apache-2.0
+"""MOLT_OLD_BUILD names what scripts/lib/old-build has made.  Two builds whose protocols have a version
+in common carry the guest there and back; two that have none refuse it before it is stopped."""
+import os
+import pathlib
+
+import pytest
+
+from vm import MOLT, ROOT, wait_for_socket
+
+OLD = os.environ.get("MOLT_OLD_BUILD")
+pytestmark = pytest.mark.skipif(not OLD, reason="MOLT_OLD_BUILD is not set: scripts/test does")
+
+
+def versions(text):
+    oldest, newest = sorted(int(word) for word in text.split())
+    return set(range(oldest, newest + 1))
+
+
+def common_protocol():
+    """Whether both speak a version that the other understands."""
+    header = (ROOT / "src/cpr/frame.h").read_text()
+    here = " ".join(line.split()[2] for line in header.splitlines()
+                    if line.startswith("#define FRAME_PROTOCOL"))
+    return versions(here) & versions((pathlib.Path(OLD) / "protocol").read_text())
+
+
+def binaries(direction):
+    old = str(pathlib.Path(OLD) / "src/molt")
+    return (old, MOLT) if direction == "upgrade" else (MOLT, old)
+
+
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+def test_transfer(vms, direction):
+    first, second = binaries(direction)
+    vm = vms(binary=first)
+    vm.shared.wait_started()
+    if common_protocol():
+        vm = vm.transfer(binary=second)
+        vm.shared.assert_running()
+        vm = vm.transfer(binary=first)
+        vm.shared.assert_running()
+        return
+    new = vm.successor(binary=second)
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    info = vm.qmp.wait_status(("completed", "failed"))
+    assert info["status"] == "failed" and info["update-record"]["result"] == "unchanged", info
+    assert "protocol" in info["error-desc"], info
+    vm.shared.assert_running()
+
+
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+def test_exec(vms, direction):
+    first, second = binaries(direction)
+    vm = vms(binary=first)
+    vm.shared.wait_started()
+    if common_protocol():
+        for binary in (second, first):
+            vm.exec(command=[binary])
+            assert os.readlink(f"/proc/{vm.pid}/exe") == os.path.realpath(binary)
+            vm.shared.assert_running()
+        return
+    vm.qmp.cmd("migrate-set-parameters", **{"mode": "cpr-exec", "cpr-exec-command": [second]})
+    vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    info = vm.qmp.wait_status(("completed", "failed"))
+    assert info["status"] == "failed" and info["update-record"]["result"] == "unchanged", info
+    vm.shared.assert_running()
