@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "cpr/crash.h"
 #include "state/section.h"
 
@@ -277,6 +278,7 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 		(void)fd_set_cloexec(fd, false);
 	}
 	env = envelope_environ(plain, fd, NULL);
+	log_flush(LOG_EXEC_MS);
 	execveat(envelope->exec_fd, "", argv, env, AT_EMPTY_PATH);
 	saved = errno;
 	fd_close(&fd);

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
@@ -273,6 +274,7 @@ static enum stage_result es_commit(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
+	log_flush(LOG_EXEC_MS);
 	execve(es->path, es->argv, es->env);
 	error_set_errno(error, errno, "cannot execute '%s'", es->path);
 	return STAGE_FAILED;

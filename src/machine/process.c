@@ -13,6 +13,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/log.h"
+
+/* How long a daemon's last words on the terminal may take. */
+#define READY_FLUSH_MS 100
 
 #define PIDFILE_FD PROCESS_FD_PREFIX "pidfile"
 
@@ -68,6 +72,7 @@ void process_ready(int *ready_fd)
 
 	if (*ready_fd < 0)
 		return;
+	log_flush(READY_FLUSH_MS);
 	if (chdir("/") == 0 && null >= 0) {
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);

@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -15,6 +14,7 @@
 #include "backend/chardev/chardev_priv.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/loop.h"
 
 /* A pty says that nobody has it open, but not when somebody opens it: ask this often. */
@@ -177,7 +177,7 @@ static int pty_open_master(void *opaque, GError **error)
 		error_set_errno(error, errno, "cannot set the modes of %s", path);
 		return -1;
 	}
-	fprintf(stderr, "char device redirected to %s (label %s)\n", path, chardev->config.id);
+	log_plain("char device redirected to %s (label %s)", path, chardev->config.id);
 	return fd_steal(&fd);
 }
 
