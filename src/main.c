@@ -122,11 +122,14 @@ int main(int argc, char **argv)
 	struct command_line_action action = {.device_help = device_help};
 	g_autoptr(GError) error = NULL;
 	struct program program = {.status = EXIT_SUCCESS};
-	struct vm_config *config = command_line_parse(argc, argv, &action, &error);
+	struct vm_config *config;
 	autofd int ready_fd = -1;
 	int status;
 
+	if (!fd_reserve_standard())
+		return EXIT_FAILURE;
 	keep_heap();
+	config = command_line_parse(argc, argv, &action, &error);
 	if (!config && !error) {
 		fputs(action.text, stdout);
 		g_free(action.text);

@@ -22,6 +22,14 @@ void fd_close(int *fd)
 	errno = saved_errno;
 }
 
+bool fd_reserve_standard(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_NOCTTY) != fd)
+			return false;
+	return true;
+}
+
 static bool fd_update_flag(int fd, int get, int set, int flag, bool on)
 {
 	int flags = fcntl(fd, get);

@@ -26,6 +26,15 @@ static inline int fd_steal(int *fd)
 	return stolen;
 }
 
+/**
+ * fd_reserve_standard() - Open closed standard streams on /dev/null
+ *
+ * First in main(): what is opened later never gets a number from 0 to 2, so nothing that writes to
+ * a standard stream, here or in a child, writes into something else.
+ * Return: false with errno set if /dev/null cannot be opened.
+ */
+bool fd_reserve_standard(void);
+
 /** fd_set_cloexec() - Set or clear FD_CLOEXEC.  Return: false with errno set on failure. */
 bool fd_set_cloexec(int fd, bool on);
 

@@ -16,8 +16,6 @@
 #include "device/pci/pci.h"
 #include "machine/layout.h"
 
-#define BOARD_MAX_SERIALS 2
-
 /* ---- memory ---- */
 
 static bool add_ram_block(struct machine *machine, const struct memory_backend_config *config,
@@ -276,14 +274,11 @@ static bool build_serials(struct machine *machine, GError **error)
 		uint16_t port;
 		uint8_t irq;
 		const char *path;
-	} com[BOARD_MAX_SERIALS] = {
+	} com[VM_SERIALS_MAX] = {
 		{0x3f8, LAYOUT_IRQ_COM1, "isa/3f8"},
 		{0x2f8, LAYOUT_IRQ_COM2, "isa/2f8"},
 	};
 
-	if (machine->config->serials->len > BOARD_MAX_SERIALS)
-		return error_set_generic(error, "-serial: this machine has %d serial ports",
-					 BOARD_MAX_SERIALS);
 	for (guint i = 0; i < machine->config->serials->len; i++) {
 		const struct serial_config *serial = machine->config->serials->pdata[i];
 		struct chardev *chardev;

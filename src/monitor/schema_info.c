@@ -4,11 +4,14 @@
 
 /**
  * struct schema_info - The list being made
- * @names:	Type (pointer) to the name it got; builtins have fixed names, the others numbers
+ * @names:	Type (pointer) to the name it got; builtins have fixed names, arrays that of their
+ *		elements in brackets, the others numbers
+ * @arrays:	Names of the arrays that are listed: two types in C may be one by name
  */
 struct schema_info {
 	json_t *list;
 	GHashTable *names;
+	GHashTable *arrays;
 	unsigned int next;
 };
 
@@ -18,6 +21,7 @@ struct schema_info *schema_info_new(void)
 
 	info->list = json_array();
 	info->names = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	info->arrays = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	return info;
 }
 
@@ -26,6 +30,7 @@ json_t *schema_info_finish(struct schema_info *info)
 	json_t *list = info->list;
 
 	g_hash_table_unref(info->names);
+	g_hash_table_unref(info->arrays);
 	g_free(info);
 	return list;
 }
@@ -109,24 +114,28 @@ static void schema_info_alternate(struct schema_info *info, const struct schema 
 	json_object_set_new(entry, "members", members);
 }
 
+static const char *schema_info_array(struct schema_info *info, const struct schema *type)
+{
+	const char *element = schema_info_type(info, type->element);
+	char *name = g_strdup_printf("[%s]", element);
+
+	g_hash_table_insert(info->names, (void *)type, name);
+	if (g_hash_table_add(info->arrays, g_strdup(name)))
+		json_array_append_new(info->list,
+				      json_pack("{s:s, s:s, s:s}", "name", name, "meta-type",
+						"array", "element-type", element));
+	return name;
+}
+
 /* A type of our own gets its number before what it refers to, so that recursion ends. */
 static const char *schema_info_composite(struct schema_info *info, const struct schema *type)
 {
 	json_t *entry = json_object();
-	char *name;
+	char *name = g_strdup_printf("%u", info->next++);
 
-	if (type->kind == SCHEMA_ARRAY)
-		name = g_strdup_printf("[%s]", schema_info_type(info, type->element));
-	else
-		name = g_strdup_printf("%u", info->next++);
 	g_hash_table_insert(info->names, (void *)type, name);
 	json_object_set_new(entry, "name", json_string(name));
 	switch (type->kind) {
-	case SCHEMA_ARRAY:
-		json_object_set_new(entry, "meta-type", json_string("array"));
-		json_object_set_new(entry, "element-type",
-				    json_string(schema_info_type(info, type->element)));
-		break;
 	case SCHEMA_ENUM:
 		schema_info_enum(type, entry);
 		break;
@@ -161,7 +170,8 @@ static const char *schema_info_type(struct schema_info *info, const struct schem
 		g_hash_table_insert(info->names, (void *)type, g_strdup(name));
 		return name;
 	}
-	return schema_info_composite(info, type);
+	return type->kind == SCHEMA_ARRAY ? schema_info_array(info, type)
+					  : schema_info_composite(info, type);
 }
 
 void schema_info_command(struct schema_info *info, const char *name, const struct schema *args,

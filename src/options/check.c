@@ -9,7 +9,6 @@
 #include "options/text.h"
 
 #define ID_MAX	     127
-#define SERIALS_MAX  4
 #define ELEMENTS_MAX 256
 #define PAGE_BYTES   4096
 #define LETTERS	     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -280,11 +279,11 @@ static bool check_users(struct check *check, GError **error)
 {
 	const struct vm_config *config = check->config;
 
-	if (config->serials->len > SERIALS_MAX)
+	if (config->serials->len > VM_SERIALS_MAX)
 		return error_set_generic(error,
-					 "-serial: there are at most %d serial ports; "
-					 "leave some out",
-					 SERIALS_MAX);
+					 "-serial: the board has %d serial ports; for more "
+					 "consoles take -device virtconsole",
+					 VM_SERIALS_MAX);
 	for (guint i = 0; i < config->serials->len; i++) {
 		const struct serial_config *serial = g_ptr_array_index(config->serials, i);
 		g_autofree char *user = g_strdup_printf("-serial (COM%u)", i + 1);

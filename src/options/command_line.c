@@ -179,7 +179,7 @@ const struct option option_table[] = {
 	 "Character device, for -serial, -mon or a -device.", TOPIC_CHARDEV, false, true, "backend",
 	 NULL, explain_chardev, parse_chardev},
 	{"-serial", NULL, "CHARDEV",
-	 "Next serial port (COM1 to COM4) on stdio, null, pty, file:PATH, pipe:PATH, "
+	 "Next serial port (COM1, then COM2) on stdio, null, pty, file:PATH, pipe:PATH, "
 	 "unix:PATH[,server=on,wait=off], tcp:HOST:PORT[,...], /dev/NAME or chardev:ID; mon:CHARDEV "
 	 "shares it with a monitor; none skips the port. Default: no port.",
 	 TOPIC_CHARDEV, true, .parse = parse_serial},

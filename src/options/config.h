@@ -177,6 +177,9 @@ struct monitor_config {
 	bool pretty;
 };
 
+/** VM_SERIALS_MAX - Serial ports that the board has */
+#define VM_SERIALS_MAX 2
+
 /**
  * struct serial_config - One legacy serial port, in order: COM1, COM2, ...
  * @chardev: its chardev's id, NULL for -serial none

@@ -128,6 +128,7 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 	chardev->quiesced = true;
 	chardev->state = g_new0(struct chardev_state, 1);
 	g_mutex_init(&chardev->lock);
+	chardev->kick = loop_when_told(chardev_woken, chardev);
 	if (!chardev_open(chardev, error)) {
 		g_prefix_error(error, "chardev '%s': ", config->id);
 		return NULL;
@@ -302,10 +303,11 @@ struct chardev_link *chardev_attach(struct chardev *chardev,
 	link = g_new0(struct chardev_link, 1);
 	*link = (struct chardev_link){chardev, frontend, opaque, false};
 	chardev->links[chardev->n_links++] = link;
-	if (chardev->started && !chardev->quiesced) {
-		chardev_notify(chardev);
-		chardev_poll_input(chardev);
-	}
+	/* Told from the main loop: the caller does not have its link yet. */
+	g_mutex_lock(&chardev->lock);
+	if (chardev->started)
+		chardev_wake(chardev);
+	g_mutex_unlock(&chardev->lock);
 	return link;
 }
 

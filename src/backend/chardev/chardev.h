@@ -95,9 +95,10 @@ void chardev_disown(struct chardev *chardev);
 void chardev_on_quit(struct chardev *chardev, void (*fn)(void *opaque), void *opaque);
 
 /**
- * chardev_attach() - Connect a frontend; a peer already there gives CHARDEV_OPENED at once, or in
- * chardev_resume()
+ * chardev_attach() - Connect a frontend
  *
+ * No callback runs in it: of a peer that is there already the frontend hears from the main loop, or
+ * in chardev_resume().
  * One frontend per chardev; up to four on a multiplexed one (mux=on), which share its output and
  * take turns in its input (Ctrl-A c).  Return: a handle for the calls below, NULL with @error set.
  */

@@ -94,6 +94,7 @@ struct chardev_kind_ops {
  * @want_room:	chardev_write() took less than given
  * @input_blocked: a frontend takes nothing now
  * @pending:	output waiting for room, from @pending_start
+ * @kick:	runs chardev_woken(); one source, however often it is asked for
  * @quiesced, @started: see DOC above; @started: resumed at least once
  * @inherited:	its descriptors came from a predecessor
  * @input_over:	end of file on in_fd
@@ -173,8 +174,11 @@ void chardev_poll_input(struct chardev *chardev);
 
 /* ---- output (output.c) ---- */
 
-/** chardev_wake() - Have the main thread look at @lost and @input_blocked; lock held. */
+/** chardev_wake() - Have chardev_woken() called in the main thread; lock held. */
 void chardev_wake(struct chardev *chardev);
+
+/** chardev_woken() - Look at @lost, @input_blocked, and at frontends that are to be told. */
+gboolean chardev_woken(void *opaque);
 
 /** chardev_output_start(), chardev_output_stop() - Begin and stop waiting for room. */
 void chardev_output_start(struct chardev *chardev);

@@ -138,12 +138,9 @@ static int serial_open_device(void *opaque, GError **error)
 	autofd int fd = open_path(config->path, O_RDWR | O_NONBLOCK, error);
 	struct termios modes;
 
-	if (fd < 0)
-		return -1;
-	if (tcgetattr(fd, &modes) < 0) {
-		error_set_errno(error, errno, "'%s' is not a serial line", config->path);
-		return -1;
-	}
+	/* What is no terminal (/dev/null) has no settings. */
+	if (fd < 0 || tcgetattr(fd, &modes) < 0)
+		return fd_steal(&fd);
 	cfmakeraw(&modes);
 	modes.c_cflag |= CLOCAL | CREAD;
 	cfsetspeed(&modes, B115200);
@@ -160,7 +157,7 @@ static bool serial_open(struct chardev *chardev, GError **error)
 
 	if (fd < 0)
 		return false;
-	chardev->terminal = true;
+	chardev->terminal = isatty(fd);
 	chardev_set_peer(chardev, fd, fd);
 	return true;
 }

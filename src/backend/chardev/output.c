@@ -20,31 +20,26 @@ void chardev_output_drop(struct chardev *chardev)
 
 /* ---- waking the main thread ---- */
 
-static gboolean chardev_woken(void *opaque)
+gboolean chardev_woken(void *opaque)
 {
 	struct chardev *chardev = opaque;
 	bool lost;
 
 	g_mutex_lock(&chardev->lock);
-	loop_unwatch(&chardev->kick);
 	lost = chardev->lost;
 	g_mutex_unlock(&chardev->lock);
 	if (chardev->quiesced)
-		return G_SOURCE_REMOVE;
+		return G_SOURCE_CONTINUE;
 	if (lost)
 		chardev_hangup(chardev);
+	chardev_notify(chardev);
 	chardev_poll_input(chardev);
-	return G_SOURCE_REMOVE;
+	return G_SOURCE_CONTINUE;
 }
 
 void chardev_wake(struct chardev *chardev)
 {
-	if (chardev->kick)
-		return;
-	chardev->kick = g_idle_source_new();
-	g_source_set_priority(chardev->kick, G_PRIORITY_DEFAULT);
-	g_source_set_callback(chardev->kick, chardev_woken, chardev, NULL);
-	g_source_attach(chardev->kick, NULL);
+	g_source_set_ready_time(chardev->kick, 0);
 }
 
 static void chardev_lose(struct chardev *chardev)

@@ -354,6 +354,41 @@ static void test_one_frontend(void)
 	g_assert_false(chardev_frontend_open(c));
 }
 
+/* What attaches to a chardev that runs does not have its link while it attaches: told later. */
+static void test_attach_is_silent(void)
+{
+	struct chardev_config config = {.kind = CHARDEV_NULL, .id = (char *)"n", .mux = true};
+	autoptr(recorder) early = recorder_new(1);
+	autoptr(recorder) late = recorder_new(1);
+	autoptr(chardev) c = open_chardev(&config, NULL);
+
+	attach(c, early);
+	g_assert_cmpstr(early->events->str, ==, "");
+	chardev_resume(c);
+	g_assert_cmpstr(early->events->str, ==, "O");
+	attach(c, late);
+	g_assert_cmpstr(late->events->str, ==, "");
+	settle();
+	g_assert_cmpstr(late->events->str, ==, "O");
+	g_assert_cmpstr(early->events->str, ==, "O");
+}
+
+/* What is no terminal has no settings, which is no reason to refuse it. */
+static void test_serial_null(void)
+{
+	struct chardev_config config = {
+		.kind = CHARDEV_SERIAL, .id = (char *)"s", .path = (char *)"/dev/null"};
+	autoptr(recorder) r = recorder_new(1);
+	autoptr(chardev) c = open_chardev(&config, NULL);
+	struct chardev_link *link = attach(c, r);
+
+	chardev_resume(c);
+	g_assert_false(chardev_link_is_terminal(link));
+	say(link, "gone");
+	settle();
+	g_assert_cmpstr(r->events->str, ==, "O");
+}
+
 static void test_state_is_described(void)
 {
 	g_autoptr(GError) error = NULL;
@@ -374,6 +409,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/chardev/ringbuf", test_ringbuf);
 	g_test_add_func("/chardev/mux", test_mux);
 	g_test_add_func("/chardev/one-frontend", test_one_frontend);
+	g_test_add_func("/chardev/attach-is-silent", test_attach_is_silent);
+	g_test_add_func("/chardev/serial-null", test_serial_null);
 	g_test_add_func("/chardev/state", test_state_is_described);
 	return g_test_run();
 }

@@ -249,6 +249,29 @@ static void test_every_command(void)
 	bed_clear(&bed);
 }
 
+/* Each name is there once, whatever C has for it. */
+static void test_schema_names(void)
+{
+	g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
+	g_autoptr(GError) error = NULL;
+	struct bed bed;
+	json_t *list, *entry;
+	size_t i;
+
+	bed_init(&bed, true);
+	list = call(&bed, command_find("query-qmp-schema"), NULL, &error);
+	g_assert_no_error(error);
+	json_array_foreach(list, i, entry)
+	{
+		const char *name = json_string_value(json_object_get(entry, "name"));
+
+		if (!g_hash_table_add(names, (void *)name))
+			g_error("'%s' is listed twice", name);
+	}
+	json_decref(list);
+	bed_clear(&bed);
+}
+
 static void test_without_machine(void)
 {
 	struct bed bed;
@@ -470,6 +493,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/qmp/framing", test_framing);
 	g_test_add_func("/qmp/events", test_events);
 	g_test_add_func("/qmp/every-command", test_every_command);
+	g_test_add_func("/qmp/schema-names", test_schema_names);
 	g_test_add_func("/qmp/without-machine", test_without_machine);
 	g_test_add_func("/qmp/quit", test_quit);
 	g_test_add_func("/qmp/slow-reader", test_slow_reader);

@@ -51,8 +51,6 @@ static const char *const big[] = {
 	"chardev:c0",
 	"-serial",
 	"none",
-	"-serial",
-	"pty",
 	"-mon",
 	"c1",
 	"-mon",
