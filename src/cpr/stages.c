@@ -50,26 +50,11 @@ static void stage_failed(struct stage_run *run, bool touched, GError *error)
 	run->finished(run->ctx, STAGE_OUTCOME_COMMITTED, owned);
 }
 
-static gboolean budget_spent(void *opaque)
+/* The row that took most of the pause, for who has to be told that it was too long. */
+static const char *longest_stage(const struct stage_run *run)
 {
-	struct stage_run *run = opaque;
-	const struct stage *stage = current(run);
-
-	stage_failed(run, true,
-		     g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT, "%s: no answer within %u ms",
-				 stage->name, run->budget_ms));
-	return G_SOURCE_REMOVE;
-}
-
-/* Whether the pause is longer than agreed, now that the commit would come. */
-static GError *over_limit(const struct stage_run *run)
-{
-	uint64_t spent_ns = clock_now_ns() - run->paused_ns;
 	const struct update_phase *worst = NULL;
 
-	if (!current(run)->commit || !run->limit_ns || !run->paused_ns ||
-	    spent_ns + run->ahead_ns <= run->limit_ns)
-		return NULL;
 	for (guint i = 0; run->record && i < run->record->phases->len; i++) {
 		const struct update_phase *p =
 			&g_array_index(run->record->phases, struct update_phase, i);
@@ -78,6 +63,17 @@ static GError *over_limit(const struct stage_run *run)
 		    (!worst || p->end_ns - p->begin_ns > worst->end_ns - worst->begin_ns))
 			worst = p;
 	}
+	return worst ? worst->name : "?";
+}
+
+/* Whether the guest stands, or will have stood, for longer than agreed. */
+static GError *over_limit(const struct stage_run *run)
+{
+	uint64_t spent_ns = clock_now_ns() - run->paused_ns;
+
+	if (run->committed || !run->limit_ns || !run->paused_ns ||
+	    spent_ns + run->ahead_ns <= run->limit_ns)
+		return NULL;
 	if (run->ahead_ns > spent_ns)
 		return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
 				   "the pause took %" PRIu64
@@ -87,20 +83,58 @@ static GError *over_limit(const struct stage_run *run)
 	return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
 			   "the pause took %" PRIu64 " us, downtime-limit allows %" PRIu64
 			   " us; most of it went into '%s'",
-			   spent_ns / 1000, run->limit_ns / 1000, worst ? worst->name : "?");
+			   spent_ns / 1000, run->limit_ns / 1000, longest_stage(run));
 }
 
-/* Whether a stage that says it is done took too long for that to count. */
+/* Whether a stage that says it is done took too much for that to count. */
 static GError *over_budget(const struct stage_run *run)
 {
 	const struct stage *stage = current(run);
-	uint64_t spent_ms = (clock_now_ns() - run->begun_ns) / NS_PER_MSEC;
+	uint64_t spent_ms = (clock_thread_ns() - run->begun_cpu_ns) / NS_PER_MSEC;
 
-	if (run->committed || stage->commit || !stage->budget_ms || spent_ms <= stage->budget_ms)
+	if (run->waited || run->committed || stage->commit || !stage->budget_ms ||
+	    spent_ms <= stage->budget_ms)
 		return NULL;
 	return g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
-			   "%s: took %" PRIu64 " ms, more than its %u ms", stage->name, spent_ms,
-			   stage->budget_ms);
+			   "%s: took %" PRIu64 " ms of processor time, more than its %u ms",
+			   stage->name, spent_ms, stage->budget_ms);
+}
+
+/* ---- pending ---- */
+
+static gboolean pending_tick(void *opaque);
+
+/* Not later than the pause is to end. */
+static void arm_tick(struct stage_run *run, uint32_t ms)
+{
+	if (run->limit_ns && run->paused_ns && !run->committed) {
+		uint64_t end_ns = run->paused_ns + run->limit_ns, now_ns = clock_now_ns();
+		uint64_t left_ms = end_ns > now_ns ? (end_ns - now_ns) / NS_PER_MSEC + 1 : 1;
+
+		ms = MIN(ms, left_ms);
+	}
+	loop_unwatch(&run->deadline);
+	run->deadline = loop_after_ms(ms, pending_tick, run);
+}
+
+static gboolean pending_tick(void *opaque)
+{
+	struct stage_run *run = opaque;
+	GError *error = over_limit(run);
+	uint32_t next_ms = patience_tick(&run->patience);
+	g_autofree char *text = NULL;
+
+	if (!error && next_ms) {
+		arm_tick(run, next_ms);
+		return G_SOURCE_REMOVE;
+	}
+	if (!error) {
+		text = patience_text(&run->patience);
+		error = g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT, "%s: %s", current(run)->name,
+				    text);
+	}
+	stage_failed(run, true, error);
+	return G_SOURCE_REMOVE;
 }
 
 /* How long a stall that a test asked for lasts. */
@@ -125,11 +159,13 @@ static enum stage_result run_current(struct stage_run *run, GError **error)
 
 static void wait_for_current(struct stage_run *run)
 {
+	const uint32_t budget_ms = run->stalled ? STALL_MS : current(run)->budget_ms;
+
 	run->pending = true;
-	run->budget_ms = run->stalled ? STALL_MS : current(run)->budget_ms;
-	run->stalled = false;
-	if (run->budget_ms)
-		run->deadline = loop_after_ms(run->budget_ms, budget_spent, run);
+	run->waited = true;
+	if (budget_ms)
+		arm_tick(run, patience_begin(&run->patience, budget_ms,
+					     run->stalled ? NULL : run->progress, run->ctx));
 }
 
 /* The current row is done: note it.  Return: false when the run has ended with a failure. */
@@ -150,9 +186,12 @@ static bool finish_current(struct stage_run *run)
 static void run_on(struct stage_run *run)
 {
 	while (run->at < run->table->n_stages) {
-		GError *error = over_limit(run);
+		GError *error = current(run)->commit ? over_limit(run) : NULL;
 
 		run->begun_ns = clock_now_ns();
+		run->begun_cpu_ns = clock_thread_ns();
+		run->waited = false;
+		run->stalled = false;
 		switch (error ? STAGE_FAILED : run_current(run, &error)) {
 		case STAGE_PENDING:
 			wait_for_current(run);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <glib.h>
 
+#include "cpr/patience.h"
 #include "cpr/record.h"
 
 /**
@@ -18,9 +19,11 @@
  * The law: when a stage fails, every row before it, and the row itself if it was pending, is
  * undone, last first, and nothing else is.  A run() that returns STAGE_FAILED has changed nothing.
  *
- * Budgets.  A pending stage that is not continued within its budget fails.  A stage that returned
- * STAGE_DONE but took longer than its budget fails too, after which it is undone, unless it lies
- * past the commit.  Budget 0 is no limit: the stage waits for a manager.
+ * Budgets mean "no progress", not time (patience.h).  A pending stage fails when the peer has stood for
+ * that long, seen by progress(), or after ten times as long whatever it does.  A stage that returned
+ * STAGE_DONE but used more processor time than its budget fails too, after which it is undone,
+ * unless it lies past the commit.  Budget 0 is no limit: the stage waits for a manager.  In the
+ * pause the agreed limit ends a pending stage that has a budget, too.
  *
  * One row is marked as the commit.  A failure past it asks reclaim() whether the work can still be
  * undone (the successor died before it ran the guest); if so it is, otherwise the run ends with
@@ -82,6 +85,7 @@ enum stage_outcome { STAGE_OUTCOME_DONE, STAGE_OUTCOME_UNDONE, STAGE_OUTCOME_COM
  * @is_new:	This process is the new one, for the record
  * @reclaim:	See above; NULL: a failure past the commit is never undone
  * @failed:	Optional: called once with the error, before anything is undone
+ * @progress:	A number that changes while the peer works, NULL if that cannot be known
  * @finished:	Called once at the end; may free the run
  * @limit_ns:	Longest pause that was agreed to, 0 for none: checked before the commit
  * @paused_ns:	Set by the stage that stops the guest, cleared by its undo
@@ -94,6 +98,7 @@ struct stage_run {
 	bool is_new;
 	bool (*reclaim)(void *ctx);
 	void (*failed)(void *ctx, const GError *error);
+	uint64_t (*progress)(void *ctx);
 	void (*finished)(void *ctx, enum stage_outcome outcome, const GError *error);
 	uint64_t limit_ns;
 	uint64_t paused_ns;
@@ -103,9 +108,11 @@ struct stage_run {
 	unsigned int at;
 	bool pending;
 	bool stalled;
-	uint32_t budget_ms;
+	bool waited;
+	struct patience patience;
 	bool committed;
 	uint64_t begun_ns;
+	uint64_t begun_cpu_ns;
 	GSource *deadline;
 };
 

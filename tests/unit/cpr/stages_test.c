@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <glib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -10,7 +11,7 @@
 #include "cpr/stages.h"
 
 /* A table of five rows, a to e, with the commit at d; what each does is told by letters. */
-enum act { DO, FAIL, WAIT, LATE };
+enum act { DO, FAIL, WAIT, SLOW, LATE };
 
 struct trial {
 	struct stage_run run;
@@ -35,8 +36,13 @@ static enum stage_result run_row(void *ctx, GError **error)
 		return STAGE_FAILED;
 	case WAIT:
 		return STAGE_PENDING;
-	case LATE:
+	case SLOW:
 		g_usleep(30000);
+		return STAGE_DONE;
+	case LATE:
+		for (uint64_t begun_ns = clock_thread_ns();
+		     clock_thread_ns() - begun_ns < 30 * NS_PER_MSEC;)
+			;
 		return STAGE_DONE;
 	case DO:
 		break;
@@ -195,8 +201,9 @@ static void test_pending_goes_on(void)
 static void test_budgets(void)
 {
 	struct trial waits = {.acts = {DO, WAIT}};
-	struct trial slow = {.acts = {DO, DO, LATE}};
-	struct trial slow_commit = {.acts = {DO, DO, DO, LATE, LATE}};
+	struct trial late = {.acts = {DO, DO, LATE}};
+	struct trial late_commit = {.acts = {DO, DO, DO, LATE, LATE}};
+	struct trial slow = {.acts = {DO, DO, SLOW}};
 
 	trial_start(&waits);
 	wait_finished(&waits);
@@ -204,15 +211,65 @@ static void test_budgets(void)
 	g_assert_cmpstr(waits.log->str, ==, "ab!-b-a");
 	trial_end(&waits);
 
-	trial_start(&slow);
-	g_assert_nonnull(strstr(slow.error, "more than its 10 ms"));
-	g_assert_cmpstr(slow.log->str, ==, "abc!-c-b-a");
-	trial_end(&slow);
+	trial_start(&late);
+	g_assert_nonnull(strstr(late.error, "more than its 10 ms"));
+	g_assert_cmpstr(late.log->str, ==, "abc!-c-b-a");
+	trial_end(&late);
 
-	/* What cannot be undone is not failed for being slow. */
-	trial_start(&slow_commit);
-	g_assert_cmpint(slow_commit.outcome, ==, STAGE_OUTCOME_DONE);
-	trial_end(&slow_commit);
+	/* What cannot be undone is not failed for being late; and a host that is slow is no reason. */
+	trial_start(&late_commit);
+	g_assert_cmpint(late_commit.outcome, ==, STAGE_OUTCOME_DONE);
+	trial_end(&late_commit);
+	trial_start(&slow);
+	g_assert_cmpint(slow.outcome, ==, STAGE_OUTCOME_DONE);
+	trial_end(&slow);
+}
+
+static uint64_t works(void *ctx)
+{
+	static uint64_t steps;
+
+	return ++steps;
+}
+
+/* A peer that works has ten times as long; one whose work is not seen to grow has not. */
+static void test_progress(void)
+{
+	struct patience p;
+	unsigned int ticks = 1;
+
+	g_assert_cmpuint(patience_begin(&p, 250, NULL, NULL), ==, 100);
+	g_assert_cmpuint(patience_tick(&p), ==, 100);
+	g_assert_cmpuint(patience_tick(&p), ==, 50);
+	g_assert_cmpuint(patience_tick(&p), ==, 0);
+
+	patience_begin(&p, 200, works, NULL);
+	for (; patience_tick(&p); ticks++)
+		;
+	g_assert_cmpuint(ticks, ==, 20);
+	g_assert_cmpuint(clock_of_process_ns(getpid()), >, 0);
+	g_assert_cmpuint(clock_of_process_ns(0), ==, 0);
+}
+
+/* The agreed pause ends a wait in it, whatever the budget. */
+static void test_pause_limit_pending(void)
+{
+	static const struct stage waits[] = {{"a", 60000, false, run_row, undo_a},
+					     {"b", 0, true, run_row, undo_b}};
+	static const struct stage_table long_table = STAGE_TABLE("long", waits);
+	struct trial t = {.acts = {WAIT}, .log = g_string_new(NULL)};
+
+	t.run = (struct stage_run){.table = &long_table,
+				   .ctx = &t,
+				   .finished = finished,
+				   .record = update_record_new("test"),
+				   .paused_ns = clock_now_ns(),
+				   .limit_ns = 20 * NS_PER_MSEC};
+	stage_run_start(&t.run);
+	wait_finished(&t);
+	g_assert_cmpint(t.outcome, ==, STAGE_OUTCOME_UNDONE);
+	g_assert_nonnull(strstr(t.error, "downtime-limit allows 20000 us"));
+	trial_end(&t);
 }
 
 static void test_pause_limit(void)
@@ -319,7 +376,9 @@ int main(int argc, char **argv)
 	g_test_add_func("/stages/fail-pending", test_fail_pending);
 	g_test_add_func("/stages/pending", test_pending_goes_on);
 	g_test_add_func("/stages/budgets", test_budgets);
+	g_test_add_func("/stages/progress", test_progress);
 	g_test_add_func("/stages/pause-limit", test_pause_limit);
+	g_test_add_func("/stages/pause-limit-pending", test_pause_limit_pending);
 	g_test_add_func("/stages/fault", test_fault);
 	g_test_add_func("/stages/tables", test_tables);
 	g_test_add_func("/stages/tables-agree", test_tables_agree);

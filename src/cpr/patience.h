@@ -1,0 +1,49 @@
+// Patience: how long to wait for a peer that may be slow, frozen, or hung.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <glib.h>
+
+/**
+ * DOC: Theory of operation
+ *
+ * A wait ends when the peer has made no progress, not when the clock has moved.  Who waits ticks every
+ * PATIENCE_TICK_MS from its own main loop.  A tick counts once however late it comes, so a host, or a
+ * cgroup with both processes, that was frozen has not used anything up.  A tick in which the peer used
+ * processor time, where that can be known, does not count either: on a busy host everything is slow,
+ * but nothing stands.  A peer that works for ever without coming to its end has PATIENCE_TIMES as long.
+ *
+ * Context: main thread.
+ */
+
+/** PATIENCE_TICK_MS - How often to look, PATIENCE_TIMES - How much longer for a peer that works */
+#define PATIENCE_TICK_MS 100
+#define PATIENCE_TIMES	 10
+
+/**
+ * struct patience - One wait; filled by patience_begin()
+ * @budget_ms:	How long a peer may stand
+ * @progress:	A number that changes while the peer works; NULL: that cannot be known
+ */
+struct patience {
+	uint32_t budget_ms;
+	uint64_t (*progress)(void *opaque);
+	void *opaque;
+
+	uint64_t seen;
+	uint32_t tick_ms;
+	uint64_t idle_ms;
+	uint64_t all_ms;
+};
+
+/** patience_begin() - Begin a wait.  Return: ms to the first tick. */
+uint32_t patience_begin(struct patience *patience, uint32_t budget_ms,
+			uint64_t (*progress)(void *opaque), void *opaque);
+
+/** patience_tick() - One tick has passed.  Return: ms to the next, 0: no longer. */
+uint32_t patience_tick(struct patience *patience);
+
+/** patience_text() - "no answer within 10 ms", or what else came to an end; owned by the caller. */
+char *patience_text(const struct patience *patience);
