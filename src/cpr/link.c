@@ -19,6 +19,8 @@
  * @head, @header: The frame being read: its header, and that decoded
  * @payload:	Its payload; NULL while the header is incomplete
  * @have:	Octets read of whichever of the two is incomplete
+ * @out:	What is still to be sent, @sender: waits for room; the first @sent octets have been
+ * @out_error:	Why it cannot be
  *
  * Reads exactly to the end of a frame: descriptors that follow FRAME_FDS must not be read as data.
  */
@@ -31,6 +33,10 @@ struct link {
 	struct frame_header header;
 	uint8_t *payload;
 	size_t have;
+	GByteArray *out;
+	size_t sent;
+	GSource *sender;
+	GError *out_error;
 };
 
 /* How many frames may lie unread before the one that says why there will be no more. */
@@ -45,6 +51,7 @@ struct link *link_new(int fd, const struct link_handler *handler, void *opaque)
 	link->fd = fd;
 	link->handler = *handler;
 	link->opaque = opaque;
+	link->out = g_byte_array_new();
 	link->watch = loop_watch_fd(NULL, fd, G_IO_IN | G_IO_HUP | G_IO_ERR, link_readable, link);
 	return link;
 }
@@ -54,25 +61,75 @@ void link_free(struct link *link)
 	if (!link)
 		return;
 	loop_unwatch(&link->watch);
+	loop_unwatch(&link->sender);
 	fd_close(&link->fd);
+	g_byte_array_unref(link->out);
+	g_clear_error(&link->out_error);
 	g_free(link->payload);
 	g_free(link);
 }
 
 /* ---- sending ---- */
 
+/* Send what there is room for.  Return: 1 when all is sent, 0, -1 with link->out_error set. */
+static int send_some(struct link *link)
+{
+	while (link->sent < link->out->len) {
+		ssize_t n = send(link->fd, link->out->data + link->sent,
+				 link->out->len - link->sent, MSG_NOSIGNAL);
+
+		if (n >= 0) {
+			link->sent += n;
+		} else if (errno == EAGAIN) {
+			return 0;
+		} else if (errno != EINTR) {
+			error_set_errno(&link->out_error, errno, "cannot write");
+			return -1;
+		}
+	}
+	g_byte_array_set_size(link->out, 0);
+	link->sent = 0;
+	return 1;
+}
+
+/* That the peer is gone is told by the reading side, when what it sent before has been read. */
+static gboolean link_writable(int fd, GIOCondition condition, void *opaque)
+{
+	struct link *link = opaque;
+
+	if (send_some(link) == 0)
+		return G_SOURCE_CONTINUE;
+	loop_unwatch(&link->sender);
+	return G_SOURCE_REMOVE;
+}
+
 /* In one piece: header and payload in two would wake the reader twice. */
 static bool send_frame(struct link *link, enum frame_type type, const void *data, size_t len,
-		       uint64_t deadline_ns, GError **error)
+		       GError **error)
 {
-	g_autoptr(GByteArray) frame = g_byte_array_sized_new(FRAME_HEADER_BYTES + len);
+	int r;
 
-	frame_encode(frame, type, data, len);
-	if (channel_write(link->fd, frame->data, frame->len, deadline_ns, error))
+	frame_encode(link->out, type, data, len);
+	r = link->out_error ? -1 : send_some(link);
+	if (r == 0 && !link->sender)
+		link->sender =
+			loop_watch_fd(NULL, link->fd, G_IO_OUT | G_IO_ERR, link_writable, link);
+	if (r >= 0)
 		return true;
-	g_prefix_error(error, "%s: ", frame_type_name(type));
+	if (error)
+		g_propagate_prefixed_error(error, g_error_copy(link->out_error),
+					   "%s: ", frame_type_name(type));
 	link_last_words(link, error);
 	return false;
+}
+
+bool link_flush(struct link *link, uint64_t deadline_ns)
+{
+	int r = send_some(link);
+
+	while (r == 0 && fd_poll(link->fd, POLLOUT, deadline_ns) > 0)
+		r = send_some(link);
+	return r > 0;
 }
 
 bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error)
@@ -86,26 +143,29 @@ bool link_send(struct link *link, enum frame_type type, json_t *body, GError **e
 		ok = error_set_generic(error, "%s: %zu octets are more than the peer takes",
 				       frame_type_name(type), strlen(sent));
 	else
-		ok = send_frame(link, type, sent, strlen(sent), clock_deadline_ms(LINK_SEND_MS),
-				error);
+		ok = send_frame(link, type, sent, strlen(sent), error);
 	free(text);
 	return ok;
 }
 
-bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, uint64_t deadline_ns,
-		     GError **error)
+bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, GError **error)
 {
 	gsize len;
 	const void *data = g_bytes_get_data(payload, &len);
 
-	return send_frame(link, type, data, len, deadline_ns, error);
+	return send_frame(link, type, data, len, error);
 }
 
 bool link_send_fds(struct link *link, const struct fdstore *store, GError **error)
 {
+	const uint64_t deadline_ns = clock_deadline_ms(LINK_FDS_MS);
+
+	/* The descriptors come right after the frame. */
 	if (!link_send(link, FRAME_FDS, NULL, error))
 		return false;
-	if (fdstore_send(store, link->fd, clock_deadline_ms(LINK_FDS_MS), error))
+	if (!link_flush(link, deadline_ns))
+		return error_set(error, MOLT_ERROR_TIMEOUT, "fds: the peer does not read");
+	if (fdstore_send(store, link->fd, deadline_ns, error))
 		return true;
 	link_last_words(link, error);
 	return false;
@@ -262,12 +322,26 @@ void link_last_words(struct link *link, GError **error)
 	}
 }
 
+static bool peer_cred(const struct link *link, struct ucred *cred)
+{
+	socklen_t len = sizeof(*cred);
+
+	*cred = (struct ucred){0};
+	return getsockopt(link->fd, SOL_SOCKET, SO_PEERCRED, cred, &len) == 0;
+}
+
+pid_t link_peer_pid(const struct link *link)
+{
+	struct ucred cred;
+
+	return peer_cred(link, &cred) ? cred.pid : 0;
+}
+
 bool link_peer_trusted(struct link *link, GError **error)
 {
-	struct ucred cred = {0};
-	socklen_t len = sizeof(cred);
+	struct ucred cred;
 
-	if (getsockopt(link->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+	if (!peer_cred(link, &cred))
 		return error_set_errno(error, errno, "cannot tell who the peer is");
 	if (cred.uid != 0 && cred.uid != geteuid())
 		return error_set_generic(error, "the peer runs as user %u, not as ours or root",

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <glib.h>
 #include <jansson.h>
 
@@ -16,7 +17,7 @@
  * @message:	A whole, undamaged frame; @body is its JSON object (NULL for FRAME_STATE, then
  *		@payload holds the octets).  May free the link
  * @closed:	The peer is gone, or sent something that is not a frame: @error (borrowed).  Called
- *		once; may free the link
+ *		once, after everything that the peer had sent was read; may free the link
  *
  * Context: main thread, from the main loop, never from inside link_send() or link_wait().
  */
@@ -37,13 +38,22 @@ DEFINE_CLEANUP(link, link_free)
 /**
  * link_send() - Send a frame with the JSON object @body (taken; NULL is {})
  *
- * Waits up to LINK_SEND_MS for a peer that does not read.
+ * What a peer that does not read leaves no room for is sent from the main loop; that this fails is
+ * told by @closed.  Return: false with @error set if the peer is gone:.
  */
 bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error);
 
-/** link_send_bytes() - Send a frame with octets: FRAME_STATE. */
-bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, uint64_t deadline_ns,
-		     GError **error);
+/** link_send_bytes() - Send a frame with octets, FRAME_STATE, in the same way. */
+bool link_send_bytes(struct link *link, enum frame_type type, GBytes *payload, GError **error);
+
+/**
+ * link_flush() - Block until everything is sent, or @deadline_ns
+ * Return: whether it is; what is left is still sent from the main loop.
+ */
+bool link_flush(struct link *link, uint64_t deadline_ns);
+
+/** link_peer_pid() - Process id of the peer of a UNIX socket; 0 if it cannot be known. */
+pid_t link_peer_pid(const struct link *link);
 
 /** link_send_fds() - Send FRAME_FDS and the store. */
 bool link_send_fds(struct link *link, const struct fdstore *store, GError **error);
@@ -72,5 +82,4 @@ void link_last_words(struct link *link, GError **error);
 /** link_peer_trusted() - Whether the peer of a UNIX socket runs as our user or as root. */
 bool link_peer_trusted(struct link *link, GError **error);
 
-#define LINK_SEND_MS 2000
-#define LINK_FDS_MS  10000
+#define LINK_FDS_MS 10000

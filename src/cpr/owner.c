@@ -54,8 +54,7 @@ struct owner {
 	uint64_t generation;
 };
 
-/* An id that nobody has had or will have.  Return: 0 with @error set. */
-static uint64_t id_new(GError **error)
+uint64_t owner_id_new(GError **error)
 {
 	uint64_t id = 0;
 
@@ -161,7 +160,7 @@ struct owner *owner_new(struct fd_source *fds, GError **error)
 		return NULL;
 	}
 	owner->held = true;
-	owner->id = id_new(error);
+	owner->id = owner_id_new(error);
 	if (!owner->id)
 		return NULL;
 	owner->generation = 1;
@@ -235,7 +234,7 @@ _Atomic uint64_t *owner_word(struct owner *owner)
 
 uint64_t owner_offer(struct owner *owner, GError **error)
 {
-	uint64_t attempt = id_new(error);
+	uint64_t attempt = owner_id_new(error);
 
 	if (!attempt)
 		return 0;
@@ -312,7 +311,7 @@ bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GEr
 
 bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error)
 {
-	uint64_t id = id_new(error);
+	uint64_t id = owner_id_new(error);
 
 	if (!id)
 		return false;

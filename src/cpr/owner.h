@@ -28,6 +28,7 @@
  *   recall	OFFERED(a) -> OWNED(mine)		before the guest goes on where it was
  *   take	OFFERED(a) -> OWNED(a)			before the guest goes on in the new one
  *   word_recall OFFERED(a) -> RECALLED(a)		an exec's guardian or crash handler
+ *   word_claim	RECALLED(a) -> RECALLED(c)		a guardian, before it kills who may take back
  *   take_back	RECALLED(a), OFFERED(a) -> OWNED(fresh)	before an old program runs it again
  *
  * The guest runs only after a recall, take or take_back that succeeded, or where it was booted.
@@ -116,6 +117,9 @@ bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GEr
  */
 bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error);
 
+/** owner_id_new() - An id that nobody has had or will have, for a claim; 0 with @error set. */
+uint64_t owner_id_new(GError **error);
+
 /** owner_add_lock() - Put the locked description into @store, for an exec. */
 bool owner_add_lock(struct owner *owner, struct fdstore *store, GError **error);
 
@@ -138,6 +142,19 @@ static inline bool owner_word_recall(_Atomic uint64_t *word, uint64_t attempt)
 	uint64_t seen = owner_word_of(attempt, OWNER_OFFERED);
 
 	return atomic_compare_exchange_strong(word, &seen, recalled) || seen == recalled;
+}
+
+/**
+ * owner_word_claim() - A guardian that recalled @attempt: from now on the way back is @claim's alone
+ *
+ * Before it kills a program that may be taking the guest back at that moment.
+ * Return: false if that program was sooner: it has the guest.
+ */
+static inline bool owner_word_claim(_Atomic uint64_t *word, uint64_t attempt, uint64_t claim)
+{
+	uint64_t seen = owner_word_of(attempt, OWNER_RECALLED);
+
+	return atomic_compare_exchange_strong(word, &seen, owner_word_of(claim, OWNER_RECALLED));
 }
 
 /** owner_word_taken() - Whether a successor has taken @attempt, and still has the guest. */

@@ -9,12 +9,16 @@
 #include "cpr/internal.h"
 
 #define CONNECT_MS 2000
-#define LOADED_MS  2000
 
-/* How long a successor that owns the guest may take to say so before it is taken for granted. */
-#define REPORT_TICKS 5
-#define REPORT_MS    1000
-#define CLAIM_TICKS  2
+/* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
+#define SWIFT_MS 20
+
+/*
+ * How long a successor that was given the guest may stand before it is taken back, and one that has it
+ * before its report is done without (patience.h).
+ */
+#define CLAIM_MS  2000
+#define REPORT_MS 5000
 
 /* A process that is killed loses its sockets before its locks: how often to look again. */
 #define VERDICT_TICKS 100
@@ -26,8 +30,11 @@
  * @main:	The state goes here
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
+ * @sent:	The whole state has been sent
+ * @patience:	After the commit: with the successor
+ * @claimed:	It was seen to have the guest
  * @timer:	After the commit: ticks while the report is awaited, or the verdict
- * @ticks:	How often it ticked since the successor took over
+ * @ticks:	How often it ticked while the verdict is awaited
  * @trouble:	Why the verdict has to be found
  * @verdict:	Who owns the guest, once @judged
  */
@@ -37,6 +44,9 @@ struct transfer_source {
 	struct link *main;
 	uint32_t features;
 	unsigned int awaited;
+	bool sent;
+	struct patience patience;
+	bool claimed;
 	GSource *timer;
 	unsigned int ticks;
 	GError *trouble;
@@ -48,6 +58,14 @@ struct transfer_source {
 static bool taken(const struct transfer_source *ts)
 {
 	return owner_word_taken(owner_word(ts->base.update->owner), ts->base.attempt);
+}
+
+/* The successor's processor time, to tell one that is slow from one that stands. */
+static uint64_t ts_progress(void *ctx)
+{
+	const struct transfer_source *ts = ctx;
+
+	return ts->cpr ? clock_of_process_ns(link_peer_pid(ts->cpr)) : 0;
 }
 
 /* ---- trouble after the commit ---- */
@@ -250,8 +268,17 @@ static void main_message(void *opaque, enum frame_type type, json_t *body, GByte
 {
 }
 
+/* After the commit the successor closes it when it likes. */
 static void main_closed(void *opaque, const GError *error)
 {
+	struct transfer_source *ts = opaque;
+	GError *why;
+
+	if (stage_run_committed(&ts->base.run))
+		return;
+	why = g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, "main channel: %s", error->message);
+	link_last_words(ts->cpr, &why);
+	in_trouble(ts, why);
 }
 
 static const struct link_handler main_handler = {main_message, main_closed};
@@ -288,24 +315,31 @@ static enum stage_result ts_state(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
 
-	if (link_send_bytes(ts->main, FRAME_STATE, ts->base.state, clock_deadline_ms(LINK_SEND_MS),
-			    error))
-		return STAGE_DONE;
-	link_last_words(ts->cpr, error);
-	return STAGE_FAILED;
+	if (!link_send_bytes(ts->main, FRAME_STATE, ts->base.state, error)) {
+		link_last_words(ts->cpr, error);
+		return STAGE_FAILED;
+	}
+	ts->sent = link_flush(ts->main, clock_deadline_ms(SWIFT_MS));
+	return STAGE_DONE;
 }
 
 static enum stage_result ts_loaded(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	json_t *body = link_wait(ts->cpr, FRAME_LOADED, clock_deadline_ms(LOADED_MS), error);
+	g_autoptr(GError) why = NULL;
+	json_t *body = NULL;
 
-	if (!body) {
-		g_prefix_error(error, "loaded: ");
-		return STAGE_FAILED;
+	if (ts->sent)
+		body = link_wait(ts->cpr, FRAME_LOADED, clock_deadline_ms(SWIFT_MS), &why);
+	if (body) {
+		json_decref(body);
+		return STAGE_DONE;
 	}
-	json_decref(body);
-	return STAGE_DONE;
+	/* It takes longer: monitors answer meanwhile. */
+	if (!why || why->code == MOLT_ERROR_TIMEOUT)
+		return await(ts, FRAME_LOADED);
+	g_propagate_prefixed_error(error, g_steal_pointer(&why), "loaded: ");
+	return STAGE_FAILED;
 }
 
 static enum stage_result ts_commit(void *ctx, GError **error)
@@ -328,31 +362,46 @@ static enum stage_result ts_commit(void *ctx, GError **error)
 
 /* ---- after the commit ---- */
 
+/* Whether the guest has stood for as long as was agreed. */
+static bool limit_is_over(const struct stage_run *run)
+{
+	return run->limit_ns && clock_now_ns() - run->paused_ns > run->limit_ns;
+}
+
 static gboolean report_tick(void *opaque)
 {
 	struct transfer_source *ts = opaque;
-	const bool moved = taken(ts);
+	uint32_t next_ms = patience_tick(&ts->patience);
 
-	if (++ts->ticks < (moved ? REPORT_TICKS : CLAIM_TICKS))
-		return G_SOURCE_CONTINUE;
-	if (!moved) {
-		/* It hangs: if the lock is free, the guest is taken back. */
+	if (!ts->claimed && taken(ts)) {
+		ts->claimed = true;
+		next_ms = patience_begin(&ts->patience, REPORT_MS, ts_progress, ts);
+	}
+	if (!ts->claimed && limit_is_over(&ts->base.run))
+		next_ms = 0;
+	if (next_ms) {
+		loop_unwatch(&ts->timer);
+		ts->timer = loop_after_ms(next_ms, report_tick, ts);
+	} else if (ts->claimed) {
+		stage_run_continue(
+			&ts->base.run,
+			g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+				    "the new process has the guest, but did not report"));
+	} else {
+		/* If the lock is free, the guest is taken back. */
 		in_trouble(ts, g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
 					   "the new process was given the guest, but did not take "
 					   "it"));
-		return G_SOURCE_REMOVE;
 	}
-	stage_run_continue(&ts->base.run,
-			   g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
-				       "the new process has the guest, but did not report"));
 	return G_SOURCE_REMOVE;
 }
 
 static enum stage_result ts_running(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
+	uint32_t first_ms = patience_begin(&ts->patience, CLAIM_MS, ts_progress, ts);
 
-	ts->timer = loop_after_ms(REPORT_MS, report_tick, ts);
+	ts->timer = loop_after_ms(first_ms, report_tick, ts);
 	return await(ts, FRAME_RUNNING);
 }
 
@@ -378,20 +427,20 @@ static void ts_stop_waiting(void *ctx)
 /* clang-format off */
 static const struct stage transfer_source_stages[] = {
 	{ "connect",    5000,   false, ts_connect,        ts_disconnect },
-	{ "hello",      5000,   false, ts_hello,          NULL },
-	{ "offer",      10000,  false, ts_offer,          NULL },
-	{ "fds",        20000,  false, ts_fds,            NULL },
-	{ "rehearse",   1000,   false, source_rehearse,   NULL },
-	{ "ready",      300000, false, ts_ready,          NULL },
+	{ "hello",      30000,  false, ts_hello,          NULL },
+	{ "offer",      30000,  false, ts_offer,          NULL },
+	{ "fds",        0,      false, ts_fds,            NULL },
+	{ "rehearse",   5000,   false, source_rehearse,   NULL },
+	{ "ready",      60000,  false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
 	{ "window",     0,      false, ts_window,         NULL },
-	{ "join",       5000,   false, ts_join,           ts_leave },
+	{ "join",       10000,  false, ts_join,           ts_leave },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },
-	{ "save",       1000,   false, source_save,       source_unsave },
-	{ "state",      3000,   false, ts_state,          NULL },
-	{ "loaded",     3000,   false, ts_loaded,         NULL },
+	{ "save",       5000,   false, source_save,       source_unsave },
+	{ "state",      0,      false, ts_state,          NULL },
+	{ "loaded",     2000,   false, ts_loaded,         NULL },
 	{ "commit",     0,      true,  ts_commit,         NULL },
 	{ "running",    0,      false, ts_running,        ts_stop_waiting },
 	{ "record",     0,      false, ts_record,         NULL },
@@ -466,6 +515,7 @@ bool transfer_source_start(struct update *update, struct migration_channels *cha
 		g_free(ts);
 		return false;
 	}
+	ts->base.run.progress = ts_progress;
 	ts->base.run.reclaim = ts_reclaim;
 	ts->base.run.finished = ts_finished;
 	stage_run_start(&ts->base.run);

@@ -10,13 +10,18 @@
 #include "base/loop.h"
 #include "cpr/internal.h"
 
-#define GO_MS 5000
+/* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
+#define SWIFT_MS 20
 
 /* From "joined" to the state is the predecessor's pause, quiesce and save. */
 #define STATE_NEAR_NS (5 * NS_PER_MSEC)
 
-/* A predecessor that is killed loses its socket before its lock: how long to try. */
-#define LOCK_MS 1000
+/* How often the lock is tried: of a predecessor that lives, and of one that has hung up. */
+#define TRY_MS	     10
+#define TRY_AFTER_MS 1
+
+/* How long the main channel may stay open after the cpr channel: what lies in it is read first. */
+#define DRAIN_MS 5000
 
 /**
  * struct transfer_target - The update, from this side
@@ -26,10 +31,15 @@
  * @main:	The state comes here
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
+ * @in_main:	The stage "main" waits for migrate-incoming
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @state:	The stream, until it is loaded
  * @attempt:	That it is of
  * @gone_on:	The guest was let go on
+ * @gone:	Why the predecessor is taken for dead: it is believed when all it sent has been read, and
+ *		then only the owner page decides
+ * @told:	What it said when it gave up
+ * @timer:	Next try for the lock, or the end of reading on
  * @population:	Page tables being filled
  * @rehearsal_ns: How long loading a state like the one to come takes
  */
@@ -43,13 +53,19 @@ struct transfer_target {
 	struct link *main;
 	uint32_t features;
 	unsigned int awaited;
+	bool in_main;
 	bool accepted;
 	GBytes *state;
 	uint64_t attempt;
 	bool gone_on;
+	GError *gone;
+	GError *told;
+	GSource *timer;
 	struct population *population;
 	uint64_t rehearsal_ns;
 };
+
+static void try_now(struct transfer_target *tt);
 
 static enum stage_result await(struct transfer_target *tt, enum frame_type type)
 {
@@ -98,12 +114,31 @@ static bool take_fds(struct transfer_target *tt, GError **error)
 	return update->inherited;
 }
 
+static void note_go(struct transfer_target *tt, const json_t *body)
+{
+	tt->base.update->record->paused_ns =
+		json_integer_value(json_object_get(body, "paused-at-ns"));
+}
+
 static void take_record(struct transfer_target *tt, const json_t *body)
 {
 	g_autoptr(GError) ignored = NULL;
 
 	(void)update_record_merge(tt->base.update->record, json_object_get(body, "record"), false,
 				  &ignored);
+}
+
+/* In the commit nothing that is said decides, but it may be worth a look. */
+static void take_commit_word(struct transfer_target *tt, enum frame_type type, const json_t *body,
+			     GError *error)
+{
+	if (type == FRAME_GO)
+		note_go(tt, body);
+	if (error && !tt->told)
+		tt->told = error;
+	else
+		g_clear_error(&error);
+	try_now(tt);
 }
 
 static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
@@ -132,13 +167,29 @@ static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes
 		take_fds(tt, &error);
 	else if (type == FRAME_RECORD)
 		take_record(tt, body);
+	if (tt->awaited == FRAME_GO) {
+		take_commit_word(tt, type, body, error);
+		return;
+	}
 	tt->awaited = 0;
 	stage_run_continue(&tt->base.run, error);
 }
 
 static gboolean cpr_connected(int fd, GIOCondition condition, void *opaque);
 
-/* Who connects and says nothing sensible is no predecessor: go on waiting for one. */
+static gboolean drained(void *opaque)
+{
+	struct transfer_target *tt = opaque;
+
+	loop_unwatch(&tt->timer);
+	stage_run_continue(&tt->base.run, g_error_copy(tt->gone));
+	return G_SOURCE_REMOVE;
+}
+
+/*
+ * Who connects and says nothing sensible is no predecessor: go on waiting for one.  One that has hung
+ * up may have sent the state before.
+ */
 static void cpr_closed(void *opaque, const GError *error)
 {
 	struct transfer_target *tt = opaque;
@@ -149,10 +200,18 @@ static void cpr_closed(void *opaque, const GError *error)
 		g_clear_pointer(&tt->cpr, link_free);
 		return;
 	}
-	tt->awaited = 0;
-	stage_run_continue(&tt->base.run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
-						      "%s: the old process is gone: %s",
-						      stage ? stage : "?", error->message));
+	if (!tt->gone)
+		error_set_generic(&tt->gone, "%s: the old process is gone: %s", stage ? stage : "?",
+				  error->message);
+	if (tt->awaited == FRAME_GO) {
+		try_now(tt);
+	} else if (tt->awaited == FRAME_STATE) {
+		loop_unwatch(&tt->timer);
+		tt->timer = loop_after_ms(DRAIN_MS, drained, tt);
+	} else {
+		tt->awaited = 0;
+		stage_run_continue(&tt->base.run, g_error_copy(tt->gone));
+	}
 }
 
 static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
@@ -334,7 +393,8 @@ static enum stage_result tt_main(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	if (!tt->base.channels.main)
+	tt->in_main = !tt->base.channels.main;
+	if (tt->in_main)
 		return STAGE_PENDING;
 	tt->base.started = true;
 	return open_main(tt, error) ? STAGE_DONE : STAGE_FAILED;
@@ -346,8 +406,9 @@ static void tt_main_named(struct incoming *in)
 	struct transfer_target *tt = (struct transfer_target *)in;
 	GError *error = NULL;
 
-	if (g_strcmp0(stage_run_pending(&in->run), "main") != 0)
+	if (!tt->in_main)
 		return;
+	tt->in_main = false;
 	open_main(tt, &error);
 	stage_run_continue(&in->run, error);
 }
@@ -357,7 +418,7 @@ static bool join_fits(struct transfer_target *tt, enum frame_type type, const js
 	const char *session = json_string_value(json_object_get(body, "session"));
 
 	return type == FRAME_JOIN && session && strcmp(session, tt->base.offer->session) == 0 &&
-	       g_strcmp0(stage_run_pending(&tt->base.run), "join") == 0;
+	       tt->awaited == FRAME_JOIN;
 }
 
 static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
@@ -372,9 +433,11 @@ static void main_message(void *opaque, enum frame_type type, json_t *body, GByte
 		loop_unwatch(&tt->main_watch);
 		g_clear_pointer(&tt->main_listener, channel_listener_free);
 		g_clear_pointer(&tt->base.update->progress.address, json_decref);
+		tt->awaited = 0;
 		stage_run_continue(&tt->base.run, NULL);
 	} else if (type == FRAME_STATE && tt->awaited == FRAME_STATE) {
 		tt->awaited = 0;
+		loop_unwatch(&tt->timer);
 		tt->state = g_bytes_ref(payload);
 		stage_run_continue(&tt->base.run, NULL);
 	} else {
@@ -384,21 +447,31 @@ static void main_message(void *opaque, enum frame_type type, json_t *body, GByte
 	}
 }
 
+/* Once the state is here, nothing more is expected. */
 static void main_closed(void *opaque, const GError *error)
 {
 	struct transfer_target *tt = opaque;
+	GError *why = NULL;
 
 	if (tt->main_listener) {
 		g_clear_pointer(&tt->main, link_free);
 		return;
 	}
-	stage_run_continue(&tt->base.run, g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
-						      "main channel: %s", error->message));
+	if (tt->awaited != FRAME_STATE)
+		return;
+	tt->awaited = 0;
+	loop_unwatch(&tt->timer);
+	if (tt->gone)
+		why = g_error_copy(tt->gone);
+	else
+		error_set_generic(&why, "main channel: %s", error->message);
+	link_last_words(tt->cpr, &why);
+	stage_run_continue(&tt->base.run, why);
 }
 
 static enum stage_result tt_join(void *ctx, GError **error)
 {
-	return STAGE_PENDING;
+	return await(ctx, FRAME_JOIN);
 }
 
 static enum stage_result tt_state(void *ctx, GError **error)
@@ -422,41 +495,90 @@ static enum stage_result tt_load(void *ctx, GError **error)
 	return tt->attempt ? STAGE_DONE : STAGE_FAILED;
 }
 
+/* A predecessor that is not there to hear it has died, perhaps: the owner page will tell. */
 static enum stage_result tt_loaded(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	return link_send(tt->cpr, FRAME_LOADED, NULL, error) ? STAGE_DONE : STAGE_FAILED;
+	(void)link_send(tt->cpr, FRAME_LOADED, NULL, NULL);
+	return STAGE_DONE;
 }
 
-/* The predecessor is gone, not having called its state back: the guest is ours if it is nobody's. */
-static bool take_after_death(struct transfer_target *tt, GError **error)
+/*
+ * Whatever the predecessor has said, or has not: the guest is ours if its word offers this attempt and
+ * nobody holds the lock, it is not if the word says so, and otherwise that is still open.
+ */
+static enum stage_result try_take(struct transfer_target *tt, GError **error)
 {
-	if (!owner_take(tt->base.update->owner, tt->attempt, clock_deadline_ms(LOCK_MS), error))
-		return false;
-	log_warn("the old process died in the middle of the update; going on");
-	return true;
+	g_autoptr(GError) why = NULL;
+
+	if (owner_take(tt->base.update->owner, tt->attempt, 0, &why)) {
+		if (tt->gone)
+			log_warn("the old process died in the middle of the update; going on");
+		return STAGE_DONE;
+	}
+	if (why->code == MOLT_ERROR_TIMEOUT)
+		return STAGE_PENDING;
+	if (tt->told) {
+		g_clear_error(&why);
+		why = g_steal_pointer(&tt->told);
+	}
+	g_propagate_prefixed_error(error, g_steal_pointer(&why), "commit: ");
+	return STAGE_FAILED;
+}
+
+static gboolean take_tick(void *opaque)
+{
+	try_now(opaque);
+	return G_SOURCE_REMOVE;
+}
+
+static void try_again_later(struct transfer_target *tt)
+{
+	loop_unwatch(&tt->timer);
+	tt->timer = loop_after_ms(tt->gone ? TRY_AFTER_MS : TRY_MS, take_tick, tt);
+}
+
+static void try_now(struct transfer_target *tt)
+{
+	GError *error = NULL;
+
+	if (try_take(tt, &error) == STAGE_PENDING) {
+		try_again_later(tt);
+		return;
+	}
+	tt->awaited = 0;
+	loop_unwatch(&tt->timer);
+	stage_run_continue(&tt->base.run, error);
 }
 
 static enum stage_result tt_commit(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-	struct owner *owner = tt->base.update->owner;
-	g_autoptr(GError) why = NULL;
-	json_t *go = link_wait(tt->cpr, FRAME_GO, clock_deadline_ms(GO_MS), &why);
+	json_t *go = link_wait(tt->cpr, FRAME_GO, clock_deadline_ms(SWIFT_MS), &tt->told);
+	enum stage_result result;
 
-	tt->base.update->record->paused_ns =
-		json_integer_value(json_object_get(go, "paused-at-ns"));
-	json_decref(go);
 	if (go)
-		return owner_take(owner, tt->attempt, 0, error) ? STAGE_DONE : STAGE_FAILED;
-	/* Refused: told so.  Timeout: it is alive, and holds the lock. */
-	if (why->code != MOLT_ERROR_REFUSED && why->code != MOLT_ERROR_TIMEOUT &&
-	    take_after_death(tt, error))
-		return STAGE_DONE;
-	g_clear_error(error);
-	g_propagate_prefixed_error(error, g_steal_pointer(&why), "commit: ");
-	return STAGE_FAILED;
+		note_go(tt, go);
+	json_decref(go);
+	/* Its own words are worth repeating; anything else is a hang-up, or not yet. */
+	if (tt->told && tt->told->code == MOLT_ERROR_TIMEOUT)
+		g_clear_error(&tt->told);
+	else if (tt->told && tt->told->code != MOLT_ERROR_REFUSED && !tt->gone)
+		tt->gone = g_steal_pointer(&tt->told);
+	result = try_take(tt, error);
+	if (result == STAGE_PENDING) {
+		tt->awaited = FRAME_GO;
+		try_again_later(tt);
+	}
+	return result;
+}
+
+static void tt_stop_trying(void *ctx)
+{
+	struct transfer_target *tt = ctx;
+
+	loop_unwatch(&tt->timer);
 }
 
 static enum stage_result tt_run(void *ctx, GError **error)
@@ -492,22 +614,22 @@ static enum stage_result tt_record(void *ctx, GError **error)
 /* clang-format off */
 static const struct stage transfer_target_stages[] = {
 	{ "listen",   0,      false, tt_listen,   tt_hang_up },
-	{ "hello",    5000,   false, tt_hello,    NULL },
-	{ "offer",    10000,  false, tt_offer,    NULL },
-	{ "fds",      20000,  false, tt_fds,      NULL },
+	{ "hello",    0,      false, tt_hello,    NULL },
+	{ "offer",    60000,  false, tt_offer,    NULL },
+	{ "fds",      60000,  false, tt_fds,      NULL },
 	{ "build",    0,      false, tt_build,    NULL },
 	{ "populate", 0,      false, tt_populate, tt_stop_populating },
 	{ "rehearse", 0,      false, tt_rehearse, NULL },
 	{ "ready",    0,      false, tt_ready,    NULL },
 	{ "main",     0,      false, tt_main,     tt_close_main },
-	{ "join",     30000,  false, tt_join,     NULL },
+	{ "join",     0,      false, tt_join,     NULL },
 	{ "state",    0,      false, tt_state,    NULL },
 	{ "load",     0,      false, tt_load,     NULL },
-	{ "loaded",   5000,   false, tt_loaded,   NULL },
-	{ "commit",   0,      true,  tt_commit,   NULL },
+	{ "loaded",   0,      false, tt_loaded,   NULL },
+	{ "commit",   0,      true,  tt_commit,   tt_stop_trying },
 	{ "run",      0,      false, tt_run,      NULL },
 	{ "running",  0,      false, tt_running,  NULL },
-	{ "record",   2000,   false, tt_record,   NULL },
+	{ "record",   5000,   false, tt_record,   NULL },
 };
 /* clang-format on */
 
@@ -535,6 +657,9 @@ static void tt_free(struct incoming *in)
 	tt_stop_populating(tt);
 	tt_close_main(tt);
 	tt_hang_up(tt);
+	loop_unwatch(&tt->timer);
+	g_clear_error(&tt->gone);
+	g_clear_error(&tt->told);
 	g_clear_pointer(&tt->state, g_bytes_unref);
 	g_free(tt);
 }

@@ -291,11 +291,33 @@ static void test_exec(void)
 	a = offer(p->old);
 	g_assert_true(owner_word_recall(owner_word(p->old), a));
 	g_assert_false(owner_take(p->new, a, 0, NULL));
+	g_assert_false(owner_word_claim(owner_word(p->old), a ^ 1, a ^ 2));
 	/* It had the lock before; a failure does not unlock it for the others. */
 	g_assert_true(owner_held(p->new));
 	g_assert_true(owner_take_back(p->new, a, NULL));
 	g_assert_false(owner_take_back(p->old, a, NULL));
 	g_assert_cmpuint(offer(p->new), !=, a);
+	pair_free(p);
+}
+
+/* A guardian that kills claims the way back first; a program that was sooner keeps the guest. */
+static void test_claim(void)
+{
+	struct pair *p = pair_new(true);
+	uint64_t a = offer(p->old), claim = owner_id_new(NULL);
+
+	g_assert_false(owner_word_claim(owner_word(p->old), a, claim));
+	g_assert_true(owner_word_recall(owner_word(p->old), a));
+	g_assert_true(owner_word_claim(owner_word(p->old), a, claim));
+	g_assert_false(owner_take_back(p->new, a, NULL));
+	g_assert_true(owner_take_back(p->new, claim, NULL));
+	pair_free(p);
+
+	p = pair_new(true);
+	a = offer(p->old);
+	g_assert_true(owner_word_recall(owner_word(p->old), a));
+	g_assert_true(owner_take_back(p->new, a, NULL));
+	g_assert_false(owner_word_claim(owner_word(p->old), a, claim));
 	pair_free(p);
 }
 
@@ -536,6 +558,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/owner/called-back", test_called_back);
 	g_test_add_func("/owner/late-waker", test_late_waker);
 	g_test_add_func("/owner/exec", test_exec);
+	g_test_add_func("/owner/claim", test_claim);
 	g_test_add_func("/owner/ids", test_ids);
 	g_test_add_func("/owner/not-a-page", test_not_a_page);
 	g_test_add_func("/owner/race", test_race);
