@@ -11,7 +11,7 @@
 #define RINGBUF_READ_MAX (16 << 20)
 
 OBJECT_TYPE(chardev_info, {"label", &schema_string}, {"filename", &schema_string},
-	    {"frontend-open", &schema_bool});
+	    {"frontend-open", &schema_bool}, {"lost-bytes", &schema_uint64});
 LIST_TYPE(chardev_info_list, chardev_info);
 ENUM_TYPE(data_format, "utf8", "base64");
 static const struct schema read_size = {SCHEMA_INT, "a number from 1 to 16777216", 1,
@@ -28,10 +28,11 @@ static json_t *run_chardevs(struct command_call *call, const json_t *args, GErro
 	struct chardev *chardev;
 
 	for (unsigned int i = 0; (chardev = chardev_set_get(set, i)); i++)
-		json_array_append_new(list,
-				      json_pack("{s:s, s:o, s:b}", "label", chardev_id(chardev),
-						"filename", json_text(chardev_filename(chardev)),
-						"frontend-open", chardev_frontend_open(chardev)));
+		json_array_append_new(
+			list, json_pack("{s:s, s:o, s:b, s:I}", "label", chardev_id(chardev),
+					"filename", json_text(chardev_filename(chardev)),
+					"frontend-open", chardev_frontend_open(chardev),
+					"lost-bytes", (json_int_t)chardev_lost_bytes(chardev)));
 	return list;
 }
 
@@ -41,8 +42,15 @@ static void print_chardevs(GString *out, const json_t *result)
 	size_t i;
 
 	json_array_foreach(result, i, chardev)
-		g_string_append_printf(out, "%s: filename=%s\n", json_member(chardev, "label"),
+	{
+		json_int_t lost = json_integer_value(json_object_get(chardev, "lost-bytes"));
+
+		g_string_append_printf(out, "%s: filename=%s", json_member(chardev, "label"),
 				       json_member(chardev, "filename"));
+		if (lost)
+			g_string_append_printf(out, " lost-bytes=%" JSON_INTEGER_FORMAT, lost);
+		g_string_append_c(out, '\n');
+	}
 }
 
 static struct chardev *find(struct command_call *call, const json_t *args, GError **error)

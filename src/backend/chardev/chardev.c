@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "backend/chardev/chardev_priv.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -19,6 +20,9 @@
 #define CHARDEV_ID_CHARS 40
 
 #define CHARDEV_READ_BYTES 4096
+
+/* How long a write to a file may take to end when an update begins. */
+#define CHARDEV_HOLD_MS 20
 
 static const struct chardev_kind_ops *const kinds[] = {
 	[CHARDEV_NULL] = &chardev_null_ops,	    [CHARDEV_STDIO] = &chardev_stdio_ops,
@@ -38,6 +42,10 @@ static const struct state_field chardev_state_fields[] = {
 	FIELD_ARRAY(struct chardev_state, mux_in, 6),
 	FIELD_BLOB(struct chardev_state, termios, 7, "termios"),
 	FIELD_LIST(struct chardev_state, unsent, n_unsent, 8),
+	FIELD(struct chardev_state, lost_bytes, 9, .since = 2, .flags = STATE_OPTIONAL),
+	FIELD_LIST(struct chardev_state, log_unsent, n_log_unsent, 10, .since = 2,
+		   .flags = STATE_OPTIONAL),
+	FIELD_PAD(struct chardev_state, pad1),
 };
 
 static bool chardev_state_check(const void *obj, GError **error)
@@ -56,7 +64,7 @@ static bool chardev_state_check(const void *obj, GError **error)
 
 const struct state_desc chardev_state_desc = {
 	.name = "chardev",
-	.version = 1,
+	.version = 2,
 	.min_reader = 1,
 	.check = chardev_state_check,
 	STATE_DESC(struct chardev_state, chardev_state_fields),
@@ -111,7 +119,7 @@ static bool chardev_open(struct chardev *chardev, GError **error)
 		if (chardev->log_fd < 0)
 			return false;
 	}
-	return chardev->ops->open(chardev, error);
+	return chardev->ops->open(chardev, error) && chardev_open_sinks(chardev, error);
 }
 
 struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *config,
@@ -129,6 +137,7 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 	chardev->state = g_new0(struct chardev_state, 1);
 	g_mutex_init(&chardev->lock);
 	chardev->kick = loop_when_told(chardev_woken, chardev);
+	chardev->stall = loop_when_told(chardev_woken, chardev);
 	if (!chardev_open(chardev, error)) {
 		g_prefix_error(error, "chardev '%s': ", config->id);
 		return NULL;
@@ -157,6 +166,7 @@ static void chardev_close(struct chardev *chardev, bool owner)
 	chardev->connected = false;
 	chardev->lost = false;
 	g_mutex_unlock(&chardev->lock);
+	chardev_close_sinks(chardev, owner);
 	if (chardev->ops->close)
 		chardev->ops->close(chardev, owner);
 	chardev_close_fds(chardev);
@@ -171,6 +181,7 @@ void chardev_free(struct chardev *chardev)
 	if (!chardev->disowned)
 		chardev_close(chardev, chardev->started || !chardev->inherited);
 	loop_unwatch(&chardev->kick);
+	loop_unwatch(&chardev->stall);
 	for (unsigned int i = 0; i < chardev->n_links; i++)
 		g_free(chardev->links[i]);
 	g_byte_array_unref(chardev->pending);
@@ -328,12 +339,17 @@ void chardev_detach(struct chardev_link *link)
 
 size_t chardev_write(struct chardev_link *link, const uint8_t *buf, size_t len)
 {
-	return chardev_output(link->chardev, buf, len, false);
+	return chardev_output(link->chardev, buf, len, CHARDEV_KEEP_NONE);
+}
+
+void chardev_write_some(struct chardev_link *link, const uint8_t *buf, size_t len)
+{
+	chardev_output(link->chardev, buf, len, CHARDEV_KEEP_SOME);
 }
 
 void chardev_write_all(struct chardev_link *link, const uint8_t *buf, size_t len)
 {
-	chardev_output(link->chardev, buf, len, true);
+	chardev_output(link->chardev, buf, len, CHARDEV_KEEP_ALL);
 }
 
 void chardev_accept_input(struct chardev_link *link)
@@ -387,6 +403,17 @@ const char *chardev_filename(struct chardev *chardev)
 	chardev->filename = chardev->ops->filename ? chardev->ops->filename(chardev)
 						   : g_strdup(chardev->ops->name);
 	return chardev->filename;
+}
+
+uint64_t chardev_lost_bytes(struct chardev *chardev)
+{
+	uint64_t n;
+
+	g_mutex_lock(&chardev->lock);
+	n = chardev->lost_bytes + (chardev->sink ? sink_lost_bytes(chardev->sink) : 0) +
+	    (chardev->log_sink ? sink_lost_bytes(chardev->log_sink) : 0);
+	g_mutex_unlock(&chardev->lock);
+	return n;
 }
 
 bool chardev_frontend_open(const struct chardev *chardev)
@@ -503,15 +530,45 @@ bool chardev_preservable(const struct chardev *chardev, GError **error)
 static void chardev_capture(struct chardev *chardev)
 {
 	struct chardev_state *state = chardev->state;
-	size_t n;
+	size_t n, room, kept = 0;
 
+	if (chardev->sink)
+		kept = sink_unsent(chardev->sink, state->unsent, CHARDEV_UNSENT_BYTES);
+	if (chardev->log_sink)
+		state->n_log_unsent =
+			sink_unsent(chardev->log_sink, state->log_unsent, CHARDEV_LOG_BYTES);
+	state->lost_bytes = chardev_lost_bytes(chardev);
 	g_mutex_lock(&chardev->lock);
 	n = chardev->pending->len - chardev->pending_start;
-	state->unsent_lost = n > CHARDEV_UNSENT_BYTES;
-	state->n_unsent = state->unsent_lost ? 0 : n;
-	if (state->n_unsent)
-		memcpy(state->unsent, chardev->pending->data + chardev->pending_start, n);
+	room = CHARDEV_UNSENT_BYTES - kept;
+	/* Only who can be disconnected, and so knows that something is missing, loses all. */
+	state->unsent_lost = n > room && chardev->ops->hangup;
+	if (n > room)
+		state->lost_bytes += n - room;
+	n = state->unsent_lost ? 0 : MIN(n, room);
+	if (n)
+		memcpy(state->unsent + kept, chardev->pending->data + chardev->pending_start, n);
+	state->n_unsent = kept + n;
 	g_mutex_unlock(&chardev->lock);
+}
+
+/* Both are told before one is waited for. */
+static void chardev_hold_sinks(struct chardev *chardev)
+{
+	uint64_t deadline_ns = clock_deadline_ms(CHARDEV_HOLD_MS);
+
+	if (chardev->sink)
+		sink_hold(chardev->sink, deadline_ns);
+	if (chardev->log_sink)
+		sink_hold(chardev->log_sink, deadline_ns);
+}
+
+static void chardev_release_sinks(struct chardev *chardev)
+{
+	if (chardev->sink)
+		sink_release(chardev->sink);
+	if (chardev->log_sink)
+		sink_release(chardev->log_sink);
 }
 
 void chardev_quiesce(struct chardev *chardev)
@@ -520,7 +577,8 @@ void chardev_quiesce(struct chardev *chardev)
 		return;
 	chardev->quiesced = true;
 	chardev_stop(chardev);
-	chardev_output(chardev, NULL, 0, true);
+	chardev_output(chardev, NULL, 0, CHARDEV_KEEP_ALL);
+	chardev_hold_sinks(chardev);
 	chardev_capture(chardev);
 }
 
@@ -531,6 +589,9 @@ static void chardev_take_state(struct chardev *chardev)
 
 	g_mutex_lock(&chardev->lock);
 	g_byte_array_prepend(chardev->pending, state->unsent, state->n_unsent);
+	if (chardev->log_sink)
+		sink_prepend(chardev->log_sink, state->log_unsent, state->n_log_unsent);
+	chardev->lost_bytes += state->lost_bytes;
 	chardev->lost = state->unsent_lost;
 	chardev->started = true;
 	g_mutex_unlock(&chardev->lock);
@@ -548,6 +609,7 @@ void chardev_resume(struct chardev *chardev)
 	chardev->quiesced = false;
 	if (!chardev->started)
 		chardev_take_state(chardev);
+	chardev_release_sinks(chardev);
 	if (chardev->lost)
 		chardev_hangup(chardev);
 	if (chardev->ops->resume)

@@ -51,6 +51,12 @@ struct chardev_frontend {
  * while it holds its own.  When a write finds that the peer has gone, the main thread is woken to
  * tell the frontends.
  *
+ * No write blocks.  What may block in spite of O_NONBLOCK, or cannot have that flag, is a sink's
+ * (sink.h), which says what it costs when it is slow, full or failing.  Other peers hold frontends
+ * back: chardev_write() takes less than it was given, and @writable tells when there is room.  A
+ * peer that can go is disconnected when a write fails; what has nobody to disconnect (a tty, a FIFO)
+ * loses what was written, is tried again with the next write, and the loss is counted and told.
+ *
  * Descriptors live in the fd registry under "chardev/<id>/..."; those of chardevs that only
  * monitors use under "monitor/<id>/...", which a transfer leaves behind.  O_NONBLOCK belongs to the
  * open file and is set once, when it is opened: a predecessor may share it.  Terminals and pipes
@@ -121,6 +127,13 @@ size_t chardev_write(struct chardev_link *link, const uint8_t *buf, size_t len);
 void chardev_write_all(struct chardev_link *link, const uint8_t *buf, size_t len);
 
 /**
+ * chardev_write_some() - chardev_write(), keeping some of what the peer does not take, not all
+ *
+ * For output that cannot be held back.  Beyond 64 KiB it is dropped and counted.
+ */
+void chardev_write_some(struct chardev_link *link, const uint8_t *buf, size_t len);
+
+/**
  * chardev_flush() - Wait until what chardev_write_all() kept has been taken
  * @deadline_ns: on clock_now_ns()'s clock; what is left then stays where it is
  */
@@ -149,6 +162,9 @@ bool chardev_link_is_terminal(const struct chardev_link *link);
 const char *chardev_id(const struct chardev *chardev);
 const char *chardev_filename(struct chardev *chardev);
 bool chardev_frontend_open(const struct chardev *chardev);
+
+/** chardev_lost_bytes() - How much output neither the peer, nor the file, nor the logfile got. */
+uint64_t chardev_lost_bytes(struct chardev *chardev);
 
 /**
  * chardev_preservable() - Whether it can cross an update: by its kind, or by reopen-on-cpr

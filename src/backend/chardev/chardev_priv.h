@@ -10,6 +10,8 @@
 #include <glib.h>
 
 #include "backend/chardev/chardev.h"
+#include "backend/chardev/sink.h"
+#include "base/log.h"
 #include "state/state.h"
 
 #define CHARDEV_MAX_LINKS 4
@@ -20,8 +22,19 @@
 /* What chardev_write_all() keeps before it gives up on a peer. */
 #define CHARDEV_PENDING_BYTES (16U << 20)
 
-/* What of it crosses an update. */
+/* What chardev_write_some() keeps before it drops. */
+#define CHARDEV_KEPT_BYTES (64U << 10)
+
+/* What of output crosses an update: all of it, but what a monitor's client left unread. */
 #define CHARDEV_UNSENT_BYTES (128U << 10)
+#define CHARDEV_LOG_BYTES    (32U << 10)
+
+/** enum chardev_keep - What becomes of output that there is no room for */
+enum chardev_keep {
+	CHARDEV_KEEP_NONE, /* the frontend keeps it */
+	CHARDEV_KEEP_SOME, /* the chardev keeps some, and drops the rest */
+	CHARDEV_KEEP_ALL,  /* the chardev keeps it, or disconnects the peer */
+};
 
 /**
  * struct chardev_state - What survives beside descriptors
@@ -32,6 +45,8 @@
  * @n_mux_in:	Bytes of @mux_in per frontend
  * @mux_in:	Input typed for a frontend that did not take it yet, CHARDEV_MUX_BYTES for each
  * @unsent:	Output not yet taken by the peer
+ * @lost_bytes:	Output dropped so far
+ * @log_unsent:	Output not yet in the logfile
  */
 struct chardev_state {
 	uint32_t mux_focus;
@@ -44,6 +59,10 @@ struct chardev_state {
 	struct termios termios;
 	uint32_t n_unsent;
 	uint8_t unsent[CHARDEV_UNSENT_BYTES];
+	uint64_t lost_bytes;
+	uint32_t n_log_unsent;
+	uint8_t log_unsent[CHARDEV_LOG_BYTES];
+	uint8_t pad1[4];
 };
 
 /** struct chardev_link - One frontend; @told: it was last told that a peer is there */
@@ -87,14 +106,18 @@ struct chardev_kind_ops {
  * @fds:	NULL with reopen-on-cpr
  * @lock:	Guards what follows it up to @kick: the output side, and what wakes the main thread
  * @in_fd, @out_fd: may be the same; closed under @lock, by the main thread
- * @out_blocking: out_fd has no O_NONBLOCK and must not get one (shared with other processes)
+ * @sink:	where writes to out_fd may block: what writes instead.  Else NULL
+ * @log_sink:	the same for log_fd
  * @connected:	a peer is there
  * @lost:	a write found it gone; the main thread has yet to act
+ * @lost_bytes:	dropped so far, but for what the sinks dropped
+ * @failing:	the log has it that output is dropped
  * @closing:	the peer will send no more; hang up when @pending has drained
  * @want_room:	chardev_write() took less than given
  * @input_blocked: a frontend takes nothing now
  * @pending:	output waiting for room, from @pending_start
  * @kick:	runs chardev_woken(); one source, however often it is asked for
+ * @stall:	the same, later: when a sink without room may have stalled
  * @quiesced, @started: see DOC above; @started: resumed at least once
  * @inherited:	its descriptors came from a predecessor
  * @input_over:	end of file on in_fd
@@ -109,16 +132,19 @@ struct chardev {
 
 	GMutex lock;
 	int in_fd, out_fd, log_fd;
-	bool out_blocking;
+	struct sink *sink, *log_sink;
 	bool connected;
 	bool lost;
+	uint64_t lost_bytes;
+	bool failing;
+	struct log_limit log;
 	bool closing;
 	bool want_room;
 	bool input_blocked;
 	GByteArray *pending;
 	size_t pending_start;
 	GSource *out_watch;
-	GSource *kick;
+	GSource *kick, *stall;
 
 	bool quiesced;
 	bool started;
@@ -187,8 +213,16 @@ void chardev_output_stop(struct chardev *chardev);
 /** chardev_output_drop() - Forget @pending; lock held. */
 void chardev_output_drop(struct chardev *chardev);
 
-/** chardev_output() - Lock taken: write what can be written, keep the rest if @keep. */
-size_t chardev_output(struct chardev *chardev, const uint8_t *buf, size_t len, bool keep);
+/** chardev_output() - Lock taken: write what can be written, do with the rest as @keep says. */
+size_t chardev_output(struct chardev *chardev, const uint8_t *buf, size_t len,
+		      enum chardev_keep keep);
+
+/** chardev_drop() - Count @len bytes of output that are lost to @why, and say so; lock held. */
+void chardev_drop(struct chardev *chardev, size_t len, const char *why);
+
+/** chardev_open_sinks() - For what was opened and may block; ends with chardev_close_sinks(). */
+bool chardev_open_sinks(struct chardev *chardev, GError **error);
+void chardev_close_sinks(struct chardev *chardev, bool flush);
 
 /* ---- the multiplexer (mux.c) ---- */
 

@@ -249,7 +249,7 @@ static ssize_t ringbuf_write(struct chardev *chardev, const uint8_t *buf, size_t
 {
 	struct ringbuf *ring = chardev->priv;
 
-	for (size_t i = 0; i < len; i++) {
+	for (size_t i = len > ring->size ? len - ring->size : 0; i < len; i++) {
 		ring->data[(ring->start + ring->n) & (ring->size - 1)] = buf[i];
 		if (ring->n < ring->size)
 			ring->n++;

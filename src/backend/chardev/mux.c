@@ -34,7 +34,7 @@ static void mux_set_focus(struct chardev *chardev, unsigned int index)
 
 static void mux_say(struct chardev *chardev, const char *text)
 {
-	chardev_output(chardev, (const uint8_t *)text, strlen(text), true);
+	chardev_output(chardev, (const uint8_t *)text, strlen(text), CHARDEV_KEEP_SOME);
 }
 
 /* The byte after Ctrl-A.  Return: whether it is input after all. */

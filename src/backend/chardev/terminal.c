@@ -124,7 +124,6 @@ static bool stdio_open(struct chardev *chardev, GError **error)
 	out = stdio_acquire(chardev, "out", STDOUT_FILENO, stdio_open_out, error);
 	if (out < 0)
 		return false;
-	chardev->out_blocking = !(fcntl(out, F_GETFL) & O_NONBLOCK);
 	chardev->terminal = isatty(in);
 	chardev_set_peer(chardev, fd_steal(&in), out);
 	/* What was inherited is raw already; how it was before comes with the state. */

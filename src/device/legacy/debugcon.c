@@ -45,13 +45,13 @@ static uint64_t debugcon_read(void *opaque, uint64_t offset_bytes, uint32_t size
 	return ((struct debugcon *)opaque)->config.readback;
 }
 
-/* The port has no "busy": what the peer does not take yet is kept by the chardev. */
+/* The port has no "busy": what the peer does not take yet the chardev keeps, up to a bound. */
 static void debugcon_write(void *opaque, uint64_t offset_bytes, uint32_t size, uint64_t value)
 {
 	struct debugcon *con = opaque;
 	uint8_t byte = value;
 
-	chardev_write_all(con->link, &byte, 1);
+	chardev_write_some(con->link, &byte, 1);
 }
 
 static const struct io_ops debugcon_io_ops = {

@@ -45,7 +45,7 @@ static void test_file(void)
 	scratch_dir_free(dir);
 }
 
-/* A successor goes on where the file offset is. */
+/* A successor goes on where the file offset is, with what was not written yet. */
 static void test_file_takeover(void)
 {
 	char *dir = scratch_dir_new();
@@ -55,6 +55,7 @@ static void test_file_takeover(void)
 	autoptr(recorder) r = recorder_new(100);
 	struct fd_source fds = {0}, new_fds = {0};
 	struct chardev *old = open_chardev(&config, &fds);
+	g_autoptr(GByteArray) wire = g_byte_array_new();
 	struct chardev *new;
 
 	chardev_resume(old);
@@ -62,6 +63,9 @@ static void test_file_takeover(void)
 	chardev_quiesce(old);
 	new_fds.inherited = hand_over(&fds);
 	new = open_chardev(&config, &new_fds);
+	g_assert_true(state_save(&chardev_state_desc, chardev_state(old), wire, NULL));
+	g_assert_true(state_load(&chardev_state_desc, span_of(wire->data, wire->len), NULL,
+				 chardev_state(new), NULL));
 	chardev_disown(old);
 	chardev_resume(new);
 	say(attach(new, r), "new");
