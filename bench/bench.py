@@ -48,7 +48,7 @@ class Case:
 class Bench:
     def __init__(self, args, tmp, log):
         self.args, self.tmp, self.log = args, tmp, log
-        self.contenders = contenders(args.build, args.qemu, args.all_peers)
+        self.contenders = contenders(args.build, args.qemu, args.all_peers, args.beside)
         self.raw = {"machine": measures.machine_text(), "failures": [],
                     "contenders": [c.version + " " + c.machine for c in self.contenders]}
 
@@ -185,6 +185,8 @@ def parse():
     parser.add_argument("--qemu", action="append", default=[], metavar="PATH",
                         help="compare with this one (default: the newest from scripts/qemu-peer)")
     parser.add_argument("--all-peers", action="store_true", help="with every QEMU from qemu-peer")
+    parser.add_argument("--beside", metavar="BUILD",
+                        help="compare with another build of molt, an earlier commit's")
     parser.add_argument("--poll-us", type=positive, default=100, metavar="N",
                         help="between two looks at the guest (default: 100)")
     parser.add_argument("--json", metavar="FILE", help="write every single figure there")
@@ -199,6 +201,7 @@ def parse():
     args.mem = args.mem or (["1G"] if args.quick else ["1G", "8G"])
     args.cpus = args.cpus or ([1] if args.quick else [1, 4])
     args.build = str(pathlib.Path(args.build).resolve())
+    args.beside = args.beside and str(pathlib.Path(args.beside).resolve())
     return args
 
 

@@ -65,10 +65,10 @@ class Molt(Contender):
 
     cpu = "host"
 
-    def __init__(self, build):
-        super().__init__("molt", [f"{build}/src/molt"], "q35", ("transfer", "exec"))
+    def __init__(self, build, name="molt"):
+        super().__init__(name, [f"{build}/src/molt"], "q35", ("transfer", "exec"))
         self.payloads = f"{build}/tests/guest"
-        self.version = "molt " + output([f"{build}/src/molt", "--version"]).split()[-1]
+        self.version = f"{name} " + output([f"{build}/src/molt", "--version"]).split()[-1]
 
     def load(self, ram, guest):
         """Nothing: boot() names it."""
@@ -134,12 +134,13 @@ def found_qemus():
             if (path := cache / "molt/qemu" / release / "qemu-system-x86_64").exists()]
 
 
-def contenders(build, paths, everything=False):
-    """molt and each QEMU of @paths; if that is empty, the newest found, or all of them."""
+def contenders(build, paths, everything=False, beside=None):
+    """molt, the build @beside, each QEMU of @paths; if that is empty, the newest found, or all."""
     for path in paths:
         if not os.access(path, os.X_OK):
             raise RuntimeError(f"--qemu {path}: there is no such program")
     if not paths:
         paths = found_qemus()[:None if everything else 1]
-    return [Molt(build)] + [Qemu(path, machine, build) for path in paths
-                            for machine in ("q35", "microvm")]
+    molts = [Molt(build)] + ([Molt(beside, "molt before")] if beside else [])
+    return molts + [Qemu(path, machine, build) for path in paths
+                    for machine in ("q35", "microvm")]
