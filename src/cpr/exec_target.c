@@ -307,7 +307,7 @@ static void et_arrived(struct exec_target *et)
 	update_own(update);
 	update_publish_record(update);
 	migration_progress_set(&update->progress, reason ? MIGRATION_FAILED : MIGRATION_COMPLETED);
-	update->incoming = NULL;
+	update_set_idle(update);
 	et_free(&et->base);
 }
 

@@ -46,6 +46,7 @@ struct update_waiter {
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
  * @arrived:	This process came by an update of which @incoming has ended
  * @ended, @ended_opaque: See update_on_end()
+ * @idle, @idle_opaque: See update_on_idle()
  * @ending:	update_quit() was called
  */
 struct update {
@@ -70,6 +71,8 @@ struct update {
 	struct incoming *incoming;
 	void (*ended)(void *opaque, const GError *error);
 	void *ended_opaque;
+	void (*idle)(void *opaque);
+	void *idle_opaque;
 	bool ending;
 };
 
@@ -113,6 +116,9 @@ void update_go(struct update *update);
 
 /** update_adopt() - Take the offer's configuration if the command line describes no VM. */
 void update_adopt(struct update *update, struct offer *offer, bool keep_monitors);
+
+/** update_set_idle() - The side that this process had in an update has ended. */
+void update_set_idle(struct update *update);
 
 /** update_own() - After the guest runs here: the inherited store is of no more use. */
 void update_own(struct update *update);

@@ -81,7 +81,7 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 			     error->message);
 	if (!out->cancelled)
 		migration_progress_fail(&update->progress, error->message);
-	update->outgoing = NULL;
+	update_set_idle(update);
 	machine_release_devices(update->machine);
 	update_publish_record(update);
 	migration_progress_set(&update->progress,

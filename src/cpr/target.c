@@ -186,7 +186,7 @@ void incoming_failed(struct incoming *in, const GError *error)
 	update_record_finish(update->record, UPDATE_UNCHANGED, error->message);
 	migration_progress_fail(&update->progress, error->message);
 	migration_progress_set(&update->progress, MIGRATION_FAILED);
-	update->incoming = NULL;
+	update_set_idle(update);
 	in->free(in);
 	if (ends)
 		loop_call_later(tell_end, update);

@@ -485,7 +485,7 @@ static void ts_committed(struct transfer_source *ts, const GError *error)
 	update_record_finish(update->record, lost ? UPDATE_LOST : UPDATE_COMMITTED,
 			     error ? error->message : NULL);
 	update_publish_record(update);
-	update->outgoing = NULL;
+	update_set_idle(update);
 	if (lost) {
 		migration_progress_fail(&update->progress, error->message);
 		migration_progress_set(&update->progress, MIGRATION_FAILING);

@@ -676,7 +676,7 @@ static void tt_finished(void *ctx, enum stage_outcome outcome, const GError *err
 	/* It is this process's, whatever came between. */
 	if (!tt->gone_on)
 		update_go(update);
-	update->incoming = NULL;
+	update_set_idle(update);
 	tt_free(&tt->base);
 	update_own(update);
 	update_record_finish(update->record, UPDATE_COMMITTED, error ? error->message : NULL);

@@ -153,7 +153,7 @@ static bool quit_incoming(struct incoming *in)
 	struct update *update = in->update;
 
 	if (in->has_guest) {
-		update->incoming = NULL;
+		update_set_idle(update);
 		in->free(in);
 		return update->machine;
 	}
@@ -200,6 +200,20 @@ void update_on_end(struct update *update, void (*fn)(void *opaque, const GError 
 {
 	update->ended = fn;
 	update->ended_opaque = opaque;
+}
+
+void update_on_idle(struct update *update, void (*fn)(void *opaque), void *opaque)
+{
+	update->idle = fn;
+	update->idle_opaque = opaque;
+}
+
+void update_set_idle(struct update *update)
+{
+	update->outgoing = NULL;
+	update->incoming = NULL;
+	if (update->idle)
+		update->idle(update->idle_opaque);
 }
 
 void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),

@@ -117,6 +117,13 @@ void update_add_listener(struct update *update, update_event_fn fn, void *opaque
 void update_on_end(struct update *update, void (*fn)(void *opaque, const GError *error),
 		   void *opaque);
 
+/**
+ * update_on_idle() - Call @fn whenever an update in progress, outgoing or incoming, has ended
+ *
+ * In the middle of what ends it: @fn only makes a note, for the main loop.
+ */
+void update_on_idle(struct update *update, void (*fn)(void *opaque), void *opaque);
+
 /** update_on_machine() - Call @fn as soon as there is a machine (at once if there is one). */
 void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),
 		       void *opaque);

@@ -14,12 +14,14 @@
  * @editor:	On terminals
  * @line:	Elsewhere: what was received of the current line
  * @greeted:	The banner was shown to the peer that is there now
+ * @ran:	A command was carried out
  */
 struct hmp_session {
 	struct session session;
 	struct line_editor *editor;
 	GString *line;
 	bool greeted;
+	bool ran;
 };
 
 static struct hmp_session *to_hmp(struct session *session)
@@ -42,6 +44,7 @@ static void hmp_line(struct hmp_session *hmp, const char *line)
 	struct hmp_outcome outcome = hmp_run_line(monitors, line, out);
 	g_autofree char *text = hmp_crlf(out->str);
 
+	hmp->ran = true;
 	session_write(&hmp->session, text, strlen(text));
 	if (outcome.waits)
 		session_suspend(&hmp->session);
@@ -145,7 +148,8 @@ static size_t hmp_input(struct session *session, const uint8_t *data, size_t len
 	struct hmp_session *hmp = to_hmp(session);
 	size_t i = 0;
 
-	while (i < len && !session->suspended) {
+	hmp->ran = false;
+	while (i < len && !hmp->ran) {
 		if (hmp->editor)
 			line_editor_feed(hmp->editor, data[i++]);
 		else

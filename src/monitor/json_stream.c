@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "monitor/request_id.h"
 #include "options/text.h"
 
 #define JSON_FLUSH 0xff
@@ -18,6 +19,7 @@
  * @escaped:	The previous octet of the string was a backslash
  * @scalar:	In a number or word outside of any bracket
  * @skipping:	Dropping the rest of the line after an oversized value
+ * @told:	@fn was called
  */
 struct json_stream {
 	json_stream_fn fn;
@@ -29,6 +31,7 @@ struct json_stream {
 	bool escaped;
 	bool scalar;
 	bool skipping;
+	bool told;
 };
 
 struct json_stream *json_stream_new(json_stream_fn fn, void *opaque)
@@ -64,13 +67,35 @@ const uint8_t *json_stream_pending(const struct json_stream *stream, size_t *len
 	return stream->raw->data;
 }
 
-static void json_stream_fail(struct json_stream *stream, const char *reason)
+static void json_stream_fail_id(struct json_stream *stream, const char *id, const char *reason)
 {
 	g_autoptr(GError) error = NULL;
 
 	json_stream_reset(stream);
+	stream->told = true;
 	error_set_generic(&error, "JSON parse error, %s", reason);
-	stream->fn(stream->opaque, NULL, error);
+	stream->fn(stream->opaque, NULL, id, error);
+}
+
+static void json_stream_fail(struct json_stream *stream, const char *reason)
+{
+	json_stream_fail_id(stream, NULL, reason);
+}
+
+/* What the parser found wrong; the caller's. */
+static char *json_stream_reason(const json_error_t *why)
+{
+	g_autofree char *valid = g_utf8_make_valid(why->text, -1);
+
+	switch (json_error_code(why)) {
+	case json_error_null_character:
+	case json_error_null_byte_in_key:
+		return g_strdup("a string contains \\u0000");
+	case json_error_numeric_overflow:
+		return g_strdup("a number is too large");
+	default:
+		return text_printable(valid);
+	}
 }
 
 /*
@@ -108,26 +133,22 @@ static void json_stream_complete(struct json_stream *stream)
 {
 	const size_t flags = JSON_DECODE_ANY | JSON_REJECT_DUPLICATES;
 	g_autoptr(GByteArray) raw = stream->raw;
+	g_autoptr(GString) text = json_requote(raw);
+	g_autofree char *id = request_id_take(text);
+	json_error_t why = {0};
 	json_t *value;
-	json_error_t why;
 
 	stream->raw = g_byte_array_new();
 	json_stream_reset(stream);
-	if (memchr(raw->data, '\'', raw->len)) {
-		g_autoptr(GString) text = json_requote(raw);
-
-		value = json_loadb(text->str, text->len, flags, &why);
-	} else {
-		value = json_loadb((const char *)raw->data, raw->len, flags, &why);
-	}
+	value = json_loadb(text->str, text->len, flags, &why);
 	if (value) {
-		stream->fn(stream->opaque, value, NULL);
+		stream->told = true;
+		stream->fn(stream->opaque, value, id, NULL);
 		json_decref(value);
 	} else {
-		g_autofree char *valid = g_utf8_make_valid(why.text, -1);
-		g_autofree char *text = text_printable(valid);
+		g_autofree char *reason = json_stream_reason(&why);
 
-		json_stream_fail(stream, text);
+		json_stream_fail_id(stream, id, reason);
 	}
 }
 
@@ -163,7 +184,7 @@ static void json_stream_open(struct json_stream *stream, uint8_t c)
 {
 	if (stream->depth == JSON_STREAM_MAX_DEPTH) {
 		stream->skipping = true;
-		json_stream_fail(stream, "value is nested deeper than 64 levels");
+		json_stream_fail(stream, "value is nested deeper than 1024 levels");
 		return;
 	}
 	stream->closers[stream->depth++] = c == '{' ? '}' : ']';
@@ -226,9 +247,12 @@ static void json_stream_plain(struct json_stream *stream, uint8_t c)
 	}
 }
 
-void json_stream_feed(struct json_stream *stream, const uint8_t *data, size_t len)
+size_t json_stream_feed(struct json_stream *stream, const uint8_t *data, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
+	size_t i;
+
+	stream->told = false;
+	for (i = 0; i < len && !stream->told; i++) {
 		uint8_t c = data[i];
 
 		if (c == JSON_FLUSH) {
@@ -242,4 +266,5 @@ void json_stream_feed(struct json_stream *stream, const uint8_t *data, size_t le
 			json_stream_plain(stream, c);
 		}
 	}
+	return i;
 }

@@ -10,7 +10,7 @@
 #include "base/cleanup.h"
 
 /** JSON_STREAM_MAX_DEPTH - How deep objects and arrays of one value may nest */
-#define JSON_STREAM_MAX_DEPTH 64
+#define JSON_STREAM_MAX_DEPTH 1024
 
 /** JSON_STREAM_MAX_BYTES - No value is longer than this */
 #define JSON_STREAM_MAX_BYTES (4U << 20)
@@ -28,10 +28,12 @@ struct json_stream;
 
 /**
  * typedef json_stream_fn - A value arrived, or something that is none
- * @value:	Borrowed; NULL if @error says what was wrong
+ * @value:	Borrowed; NULL if @error says what was wrong.  Its member "id" is null
+ * @id:		Text of that member, see request_id_take(); NULL if there is none
  * @error:	"JSON parse error, ..."; borrowed
  */
-typedef void (*json_stream_fn)(void *opaque, const json_t *value, const GError *error);
+typedef void (*json_stream_fn)(void *opaque, const json_t *value, const char *id,
+			       const GError *error);
 
 /** json_stream_new() - A splitter that calls @fn(@opaque) from within json_stream_feed(). */
 struct json_stream *json_stream_new(json_stream_fn fn, void *opaque);
@@ -40,8 +42,13 @@ struct json_stream *json_stream_new(json_stream_fn fn, void *opaque);
 void json_stream_free(struct json_stream *stream);
 DEFINE_CLEANUP(json_stream, json_stream_free)
 
-/** json_stream_feed() - Take the next @len octets, hostile until parsed. */
-void json_stream_feed(struct json_stream *stream, const uint8_t *data, size_t len);
+/**
+ * json_stream_feed() - Take the next octets, hostile until parsed
+ * @len:	1 or more
+ *
+ * Return: how many were taken: those up to the first value or error that was told, if there was one.
+ */
+size_t json_stream_feed(struct json_stream *stream, const uint8_t *data, size_t len);
 
 /**
  * json_stream_pending() - The octets of a value that has not ended yet

@@ -5,14 +5,15 @@
 #include <string.h>
 
 #include "backend/chardev/chardev_set.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "machine/machine.h"
 #include "monitor/session.h"
 
-/* How soon after a failed update the sessions go on. */
-#define MONITORS_ASK_MS 10
+/* How long the last words of all monitors may take at the end of the process. */
+#define MONITORS_FLUSH_MS 500
 
 /*
  * How long an event may wait.  Longer than a pause: an old process that wrote to sockets as soon as it has
@@ -25,7 +26,8 @@
  * @sessions:	struct session *
  * @machine:	Whose events are listened to; NULL: none yet
  * @started:	monitors_start() was called
- * @ask:	After saving: looks whether the update that saved has failed
+ * @saved:	The own chardevs are quiesced since monitors_save()
+ * @idle:	Lets sessions go on when no update is in progress any more
  * @events:	Emitted and not yet delivered
  * @deliver:	Does so from the main loop
  * @handed:	What a predecessor left: section and instance to its struct in wire form.  Kept for
@@ -39,7 +41,8 @@ struct monitors {
 	GPtrArray *sessions;
 	struct machine *machine;
 	bool started;
-	GSource *ask;
+	bool saved;
+	GSource *idle;
 	GPtrArray *events; /* json_t * */
 	GSource *deliver;
 	GHashTable *handed; /* char * to GBytes */
@@ -257,20 +260,33 @@ static void monitors_machine_ready(void *opaque, struct machine *machine)
 
 /* ---- update ---- */
 
-static gboolean monitors_ask(void *opaque)
+/* The update failed that the sessions were saved for, or the one that some wait for has ended. */
+static gboolean monitors_go_on(void *opaque)
 {
 	struct monitors *monitors = opaque;
 
 	if (update_active(monitors->update))
 		return G_SOURCE_CONTINUE;
-	loop_unwatch(&monitors->ask);
-	for (guint i = 0; i < monitors->sessions->len; i++) {
+	for (guint i = 0; i < monitors->sessions->len && monitors->saved; i++) {
 		struct session *session = monitors->sessions->pdata[i];
 
 		if (session->own)
 			chardev_resume(session->chardev);
 	}
-	return G_SOURCE_REMOVE;
+	monitors->saved = false;
+	for (guint i = 0; i < monitors->sessions->len; i++)
+		session_go_on(monitors->sessions->pdata[i]);
+	return G_SOURCE_CONTINUE;
+}
+
+void monitors_look(struct monitors *monitors)
+{
+	g_source_set_ready_time(monitors->idle, 0);
+}
+
+static void monitors_update_idle(void *opaque)
+{
+	monitors_look(opaque);
 }
 
 static bool session_write_sections(struct session *session, struct state_writer *writer,
@@ -300,8 +316,7 @@ static bool monitors_save(void *opaque, struct state_writer *writer, GError **er
 		if (session->own)
 			chardev_quiesce(session->chardev);
 	}
-	if (!monitors->ask)
-		monitors->ask = loop_after_ms(MONITORS_ASK_MS, monitors_ask, monitors);
+	monitors->saved = true;
 	for (guint i = 0; i < monitors->sessions->len; i++)
 		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
 			return false;
@@ -339,6 +354,7 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 	monitors->sessions = g_ptr_array_new();
 	monitors->events = g_ptr_array_new();
 	monitors->deliver = loop_when_told(monitors_deliver_now, monitors);
+	monitors->idle = loop_when_told(monitors_go_on, monitors);
 	monitors->handed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
 						 (GDestroyNotify)g_bytes_unref);
 	if (!monitors_open_all(monitors, update_fds(update)->inherited, error))
@@ -346,6 +362,7 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 	chardev_set_on_quit(monitors->chardevs, monitors_console_quit, monitors);
 	update_set_extra(update, &extra);
 	update_add_listener(update, monitors_update_event, monitors);
+	update_on_idle(update, monitors_update_idle, monitors);
 	update_on_machine(update, monitors_machine_ready, monitors);
 	return g_steal_pointer(&monitors);
 }
@@ -363,9 +380,12 @@ void monitors_start(struct monitors *monitors)
 
 void monitors_free(struct monitors *monitors)
 {
+	uint64_t deadline_ns;
+
 	if (!monitors)
 		return;
-	loop_unwatch(&monitors->ask);
+	deadline_ns = clock_deadline_ms(MONITORS_FLUSH_MS);
+	loop_unwatch(&monitors->idle);
 	loop_unwatch(&monitors->deliver);
 	monitors_deliver(monitors);
 	g_ptr_array_unref(monitors->events);
@@ -376,7 +396,7 @@ void monitors_free(struct monitors *monitors)
 		struct session *session = monitors->sessions->pdata[i];
 		struct chardev *chardev = session->chardev;
 
-		session_free(session);
+		session_free(session, deadline_ns);
 		chardev_set_close(monitors->chardevs, chardev);
 	}
 	g_ptr_array_unref(monitors->sessions);

@@ -22,8 +22,8 @@
  *
  * Over an exec the sessions go on: the chardev's connection crosses as a descriptor, and what the
  * session knows (negotiated, half a command) as a described struct in the stream of struct
- * update_extra.  Saving stops the input; a look every few milliseconds finds out whether
- * this process is still here because the update failed, and lets it go on.  Over a transfer the old
+ * update_extra.  Saving stops the input; where the update fails, the update front tells that it
+ * has ended, and they go on.  Over a transfer the old
  * process keeps its sessions, and the new one has those of its command line.
  *
  * Context: main thread for everything.
@@ -63,6 +63,9 @@ void monitors_deliver(struct monitors *monitors);
 
 /** monitors_update() - The update front they were made with. */
 struct update *monitors_update(struct monitors *monitors);
+
+/** monitors_look() - Soon let sessions go on that wait for an update, if none is in progress. */
+void monitors_look(struct monitors *monitors);
 
 /** monitors_request_quit() - What the quit command does after its reply. */
 void monitors_request_quit(struct monitors *monitors);

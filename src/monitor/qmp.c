@@ -32,14 +32,22 @@ json_t *qmp_version(void)
 			 "molt-" MOLT_VERSION);
 }
 
-/* Takes @json. */
-static void qmp_send(struct session *session, json_t *json)
+/* Takes @json, an object; @id: text of a member that it gets, NULL for none. */
+static void qmp_send(struct session *session, json_t *json, const char *id)
 {
 	size_t flags = JSON_ENSURE_ASCII | (session->pretty ? JSON_INDENT(4) : 0);
+	const char *end = session->pretty ? "\n}" : "}";
 	char *text = json_dumps(json, flags);
-	size_t len = strlen(text);
+	size_t len = strlen(text) - strlen(end);
 
 	session_write(session, text, len);
+	if (id) {
+		const char *key = session->pretty ? ",\n    \"id\": " : ", \"id\": ";
+
+		session_write(session, key, strlen(key));
+		session_write(session, id, strlen(id));
+	}
+	session_write(session, end, strlen(end));
 	session_write(session, "\r\n", 2);
 	free(text);
 	json_decref(json);
@@ -122,24 +130,22 @@ static json_t *qmp_dispatch(struct qmp_session *qmp, const json_t *request,
 	return result;
 }
 
-static void qmp_receive(void *opaque, const json_t *value, const GError *parse_error)
+static void qmp_receive(void *opaque, const json_t *value, const char *id,
+			const GError *parse_error)
 {
 	struct qmp_session *qmp = opaque;
 	struct monitors *monitors = qmp->session.monitors;
 	struct update *update = monitors_update(monitors);
 	struct command_call call = {monitors, update, update_machine(update), NULL};
 	g_autoptr(GError) error = parse_error ? g_error_copy(parse_error) : NULL;
-	json_t *id = json_object_get(value, "id");
 	json_t *result, *reply;
 
 	/* What was before the command is told before, what it brings about is told before its reply. */
 	monitors_deliver(monitors);
 	result = error ? NULL : qmp_dispatch(qmp, value, &call, &error);
 	reply = result ? json_pack("{s:o}", "return", result) : qmp_error(error);
-	if (id)
-		json_object_set(reply, "id", id);
 	monitors_deliver(monitors);
-	qmp_send(&qmp->session, reply);
+	qmp_send(&qmp->session, reply, id);
 	if (call.after)
 		call.after(monitors);
 }
@@ -162,7 +168,8 @@ static void qmp_opened(struct session *session, bool restored)
 		return;
 	to_qmp(session)->negotiated = false;
 	qmp_send(session,
-		 json_pack("{s:{s:o, s:[]}}", "QMP", "version", qmp_version(), "capabilities"));
+		 json_pack("{s:{s:o, s:[]}}", "QMP", "version", qmp_version(), "capabilities"),
+		 NULL);
 }
 
 static void qmp_closed(struct session *session)
@@ -175,15 +182,14 @@ static void qmp_closed(struct session *session)
 
 static size_t qmp_input(struct session *session, const uint8_t *data, size_t len)
 {
-	json_stream_feed(to_qmp(session)->stream, data, len);
-	return len;
+	return json_stream_feed(to_qmp(session)->stream, data, len);
 }
 
 static void qmp_event(struct session *session, const json_t *event)
 {
 	/* Of a predecessor's client it is known before the chardev says that it is there. */
 	if (to_qmp(session)->negotiated)
-		qmp_send(session, json_incref((json_t *)event));
+		qmp_send(session, json_incref((json_t *)event), NULL);
 }
 
 static void qmp_pending(struct session *session, GByteArray *out)

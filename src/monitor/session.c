@@ -4,18 +4,17 @@
 
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/loop.h"
 
 /* What a session takes in one go; more waits in the chardev. */
 #define SESSION_READ_BYTES 4096
 
-/* How long the last words may take at the end of the process. */
-#define SESSION_FLUSH_MS 500
+/* Commands in one turn of the main loop: other monitors and the guest's devices have theirs too. */
+#define SESSION_COMMANDS 8
 
-/* How often a session that waits for an update asks whether it has ended. */
-#define SESSION_ASK_MS 20
+/* No command is read while the client has left this much of the answers unread. */
+#define SESSION_BACKLOG_BYTES (256U << 10)
 
 static const struct state_field monitor_session_fields[] = {
 	FIELD(struct monitor_session_state, negotiated, 1),
@@ -31,23 +30,52 @@ const struct state_desc monitor_session_desc = {
 	STATE_DESC(struct monitor_session_state, monitor_session_fields),
 };
 
-/* Give the protocol what was received, as far as it takes it. */
+/* Whether the client has to read first; session_writable() is called when it has. */
+static bool session_backlogged(struct session *session)
+{
+	return chardev_backlog(session->link, SESSION_BACKLOG_BYTES);
+}
+
+/* Give the protocol what was received, as far as it takes it and as one turn allows. */
 static void session_process(struct session *session)
 {
 	g_autoptr(GByteArray) input = session->input;
+	unsigned int n = 0;
 	size_t taken = 0;
 
 	session->input = g_byte_array_new();
-	while (!session->suspended && taken < input->len)
+	while (taken < input->len && n++ < SESSION_COMMANDS && !session->suspended &&
+	       !session_backlogged(session))
 		taken += session->ops->input(session, input->data + taken, input->len - taken);
 	g_byte_array_append(session->input, input->data + taken, input->len - taken);
+	if (n > SESSION_COMMANDS && session->input->len > 0)
+		g_source_set_ready_time(session->more, 0);
+}
+
+static gboolean session_more(void *opaque)
+{
+	struct session *session = opaque;
+
+	session_process(session);
+	chardev_accept_input(session->link);
+	return G_SOURCE_CONTINUE;
 }
 
 /* ---- frontend of the chardev ---- */
 
 static size_t session_can_receive(void *opaque)
 {
-	return ((struct session *)opaque)->suspended ? 0 : SESSION_READ_BYTES;
+	struct session *session = opaque;
+
+	if (session->suspended || session->input->len > 0 || session_backlogged(session))
+		return 0;
+	return SESSION_READ_BYTES;
+}
+
+/* The client has read what there was. */
+static void session_writable(void *opaque)
+{
+	session_more(opaque);
 }
 
 static void session_receive(void *opaque, const uint8_t *buf, size_t len)
@@ -94,6 +122,7 @@ static const struct chardev_frontend session_frontend = {
 	.can_receive = session_can_receive,
 	.receive = session_receive,
 	.event = session_event,
+	.writable = session_writable,
 };
 
 /* ---- life ---- */
@@ -103,27 +132,30 @@ struct session *session_new(struct monitors *monitors, const struct monitor_conf
 {
 	const struct session_ops *ops = config->kind == MONITOR_QMP ? &qmp_session_ops
 								    : &hmp_session_ops;
-	autoptr(session) session = g_malloc0(ops->size);
+	struct session *session = g_malloc0(ops->size);
 
 	session->ops = ops;
 	session->monitors = monitors;
 	session->chardev = chardev;
 	session->pretty = config->pretty;
 	session->input = g_byte_array_new();
+	session->more = loop_when_told(session_more, session);
 	ops->init(session);
 	session->link = chardev_attach(chardev, &session_frontend, session, error);
-	if (!session->link)
+	if (!session->link) {
+		session_free(session, 0);
 		return NULL;
-	return g_steal_pointer(&session);
+	}
+	return session;
 }
 
-void session_free(struct session *session)
+void session_free(struct session *session, uint64_t deadline_ns)
 {
 	if (!session)
 		return;
-	loop_unwatch(&session->ask);
+	loop_unwatch(&session->more);
 	if (session->link) {
-		chardev_flush(session->link, clock_deadline_ms(SESSION_FLUSH_MS));
+		chardev_flush(session->link, deadline_ns);
 		chardev_detach(session->link);
 	}
 	session->ops->clear(session);
@@ -136,26 +168,21 @@ void session_write(struct session *session, const char *text, size_t len)
 	chardev_write_all(session->link, (const uint8_t *)text, len);
 }
 
-static gboolean session_ask(void *opaque)
-{
-	struct session *session = opaque;
-
-	if (update_active(monitors_update(session->monitors)))
-		return G_SOURCE_CONTINUE;
-	loop_unwatch(&session->ask);
-	session->suspended = false;
-	if (session->ops->idle)
-		session->ops->idle(session);
-	session_process(session);
-	chardev_accept_input(session->link);
-	return G_SOURCE_REMOVE;
-}
-
 void session_suspend(struct session *session)
 {
 	session->suspended = true;
-	if (!session->ask)
-		session->ask = loop_after_ms(SESSION_ASK_MS, session_ask, session);
+	/* It may have ended while the command ran. */
+	monitors_look(session->monitors);
+}
+
+void session_go_on(struct session *session)
+{
+	if (!session->suspended)
+		return;
+	session->suspended = false;
+	if (session->ops->idle)
+		session->ops->idle(session);
+	session_more(session);
 }
 
 /* ---- update ---- */

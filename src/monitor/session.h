@@ -42,7 +42,7 @@ struct session;
  * @opened:	A peer is there.  @restored: the predecessor's, which knows us already
  * @closed:	The peer is gone: forget what it said
  * @focus:	Optional: a multiplexed chardev gave this session the input, or took it
- * @input:	Take bytes.  Return: how many; stops short when session->suspended is set
+ * @input:	Take bytes, up to the end of one command.  Return: how many, at least one
  * @event:	An event as QMP has it
  * @idle:	Optional: the update that a command waited for has ended
  * @pending:	Append to @out what was taken of a command that is not whole
@@ -71,8 +71,8 @@ extern const struct session_ops qmp_session_ops, hmp_session_ops;
  * @pretty:	QMP: indent
  * @suspended:	Takes no input until the update in progress has ended
  * @restored:	State of a predecessor was loaded
- * @input:	Received while suspended
- * @ask:	Looks whether it has
+ * @input:	Received while suspended, or more than one turn of the main loop is for
+ * @more:	Goes on with it in the next turn
  */
 struct session {
 	const struct session_ops *ops;
@@ -85,20 +85,24 @@ struct session {
 	bool suspended;
 	bool restored;
 	GByteArray *input;
-	GSource *ask;
+	GSource *more;
 };
 
 /** session_new() - Attach a session to @chardev; it is silent until the chardev is resumed. */
 struct session *session_new(struct monitors *monitors, const struct monitor_config *config,
 			    struct chardev *chardev, GError **error);
-void session_free(struct session *session);
-DEFINE_CLEANUP(session, session_free)
+
+/** session_free() - Flush until @deadline_ns, and end; accepts NULL. */
+void session_free(struct session *session, uint64_t deadline_ns);
 
 /** session_write() - Send @text. */
 void session_write(struct session *session, const char *text, size_t len);
 
 /** session_suspend() - Take no input until the update in progress has ended. */
 void session_suspend(struct session *session);
+
+/** session_go_on() - It has ended: undo session_suspend(), if it was called. */
+void session_go_on(struct session *session);
 
 /** session_save(), session_load() - To and from what crosses an exec. */
 void session_save(struct session *session, struct monitor_session_state *state);

@@ -41,7 +41,7 @@ static void fuzz_session(enum monitor_kind kind, const char *greeting, struct sp
 		input.data += taken;
 		input.len -= taken;
 	}
-	session_free(session);
+	session_free(session, 0);
 	chardev_free(chardev);
 	monitors_free(monitors);
 	update_free(update);

@@ -134,6 +134,13 @@ void chardev_write_all(struct chardev_link *link, const uint8_t *buf, size_t len
 void chardev_write_some(struct chardev_link *link, const uint8_t *buf, size_t len);
 
 /**
+ * chardev_backlog() - Whether more than @max_bytes of output wait for the peer
+ *
+ * Then the frontend's writable() is called when all have been taken.
+ */
+bool chardev_backlog(struct chardev_link *link, size_t max_bytes);
+
+/**
  * chardev_flush() - Wait until what chardev_write_all() kept has been taken
  * @deadline_ns: on clock_now_ns()'s clock; what is left then stays where it is
  */

@@ -257,6 +257,18 @@ void chardev_output_stop(struct chardev *chardev)
 	g_mutex_unlock(&chardev->lock);
 }
 
+bool chardev_backlog(struct chardev_link *link, size_t max_bytes)
+{
+	struct chardev *chardev = link->chardev;
+	bool more;
+
+	g_mutex_lock(&chardev->lock);
+	more = chardev->pending->len - chardev->pending_start > max_bytes;
+	chardev->want_room = chardev->want_room || more;
+	g_mutex_unlock(&chardev->lock);
+	return more;
+}
+
 void chardev_flush(struct chardev_link *link, uint64_t deadline_ns)
 {
 	struct chardev *chardev = link->chardev;

@@ -69,6 +69,18 @@ void update_add_listener(struct update *update, update_event_fn fn, void *opaque
 	update->event_opaque = opaque;
 }
 
+void update_on_idle(struct update *update, void (*fn)(void *opaque), void *opaque)
+{
+	update->idle_fn = fn;
+	update->idle_opaque = opaque;
+}
+
+void fake_update_ends(struct update *update)
+{
+	update->active = false;
+	update->idle_fn(update->idle_opaque);
+}
+
 void update_on_machine(struct update *update, void (*fn)(void *opaque, struct machine *machine),
 		       void *opaque)
 {

@@ -26,6 +26,8 @@ struct update {
 	void *event_opaque;
 	void (*machine_fn)(void *opaque, struct machine *machine);
 	void *machine_opaque;
+	void (*idle_fn)(void *opaque);
+	void *idle_opaque;
 	GString *calls;
 	const char *fail;
 	const char *error_desc;
@@ -43,6 +45,9 @@ struct update *fake_update_new(struct vm_config *config, bool with_machine);
 
 /** fake_update_machine_appears() - As when a predecessor's offer has arrived. */
 void fake_update_machine_appears(struct update *update);
+
+/** fake_update_ends() - As when the update in progress has ended. */
+void fake_update_ends(struct update *update);
 
 /** fake_machine_event() - Tell the listener; @data taken. */
 void fake_machine_event(struct update *update, enum machine_event event, json_t *data);

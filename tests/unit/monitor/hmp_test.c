@@ -167,7 +167,7 @@ static void test_waiting(void)
 	WAIT_FOR(bed.update->calls->len > 0);
 	client_nothing(&c);
 	bed.update->error_desc = "no room";
-	bed.update->active = false;
+	fake_update_ends(bed.update);
 	g_free(client_until(&c, "Error: no room\r\n(qemu) (qemu) kvm support: enabled\r\n(qemu) "));
 	client_clear(&c);
 	bed_clear(&bed);

@@ -319,32 +319,128 @@ static void test_quit(void)
 	bed_clear(&bed);
 }
 
-/* A client that asks and never reads is cut off, and the next one is served. */
+/* Who asks and does not read waits, others do not; and no answer is lost when it reads. */
 static void test_slow_reader(void)
 {
-	static const char request[] = "{\"execute\":\"query-qmp-schema\"}";
+	static const char request[] = "{\"execute\":\"query-commands\"}";
+	unsigned int n_asked = 0, n_answered = 0;
+	struct client c, other;
 	struct bed bed;
-	struct client c;
-	size_t read_bytes = 0;
-	unsigned int n = 0;
 
 	bed_init(&bed, true);
 	client_init(&c, &bed, "qmp0");
 	client_negotiate(&c);
 	while (write(c.fd, request, strlen(request)) == (ssize_t)strlen(request)) {
-		settle();
-		g_assert_cmpuint(++n, <, 100000);
+		g_main_context_iteration(NULL, FALSE);
+		g_assert_cmpuint(++n_asked, <, 100000);
 	}
-	g_assert_cmpint(errno, ==, EPIPE);
-	while (!c.closed) {
-		client_pump(&c);
-		read_bytes += c.in->len;
-		g_string_truncate(c.in, 0);
+	g_assert_cmpint(errno, ==, EAGAIN);
+	settle();
+	client_init(&other, &bed, "hmp0");
+	g_free(client_until(&other, "(qemu) "));
+	client_say(&other, "info kvm\n");
+	g_free(client_until(&other, "kvm support: enabled"));
+	client_clear(&other);
+	while (n_answered < n_asked) {
+		json_t *answer = client_json(&c);
+
+		g_assert_true(json_is_array(json_object_get(answer, "return")));
+		json_decref(answer);
+		n_answered++;
 	}
-	g_assert_cmpuint(read_bytes, <, 16 << 20);
 	client_clear(&c);
+	bed_clear(&bed);
+}
+
+/* Commands in one write: every monitor has its turn between them. */
+static void test_flood(void)
+{
+	g_autoptr(GString) many = g_string_new(NULL);
+	unsigned int n_turns = 0;
+	struct client c;
+	struct bed bed;
+
+	bed_init(&bed, true);
 	client_init(&c, &bed, "qmp0");
 	client_negotiate(&c);
+	for (int i = 0; i < 100; i++)
+		g_string_append(many, "{\"execute\":\"cont\"}\n");
+	client_say(&c, many->str);
+	while (bed.update->calls->len < 100 * strlen("cont();")) {
+		size_t before = bed.update->calls->len;
+
+		g_main_context_iteration(NULL, TRUE);
+		g_assert_cmpuint(bed.update->calls->len - before, <=, 20 * strlen("cont();"));
+		n_turns++;
+	}
+	g_assert_cmpuint(n_turns, >=, 5);
+	client_clear(&c);
+	bed_clear(&bed);
+}
+
+static void ask_id(struct client *c, const char *id, const char *expect)
+{
+	g_autofree char *request = g_strdup_printf("{\"execute\":\"query-name\",\"id\":%s}", id);
+	g_autofree char *answer =
+		g_strdup_printf("{\"return\": {}, \"id\": %s}\r\n", expect ? expect : id);
+	g_autofree char *got = NULL;
+
+	client_say(c, request);
+	got = client_until(c, "\r\n");
+	g_assert_cmpstr(got, ==, answer);
+}
+
+/* Whatever JSON the id is, the reply has it as it was. */
+static void test_ids(void)
+{
+	static const struct {
+		const char *id, *expect;
+	} cases[] = {
+		{"0"},
+		{"-1.50e+3"},
+		{"9223372036854775807"},
+		{"9223372036854775808"},
+		{"18446744073709551615"},
+		{"123456789012345678901234567890.10"},
+		{"1e999"},
+		{"null"},
+		{"true"},
+		{"\"\""},
+		{"\"a\\u0000b\""},
+		{"\"\\\" } ,\\\\\""},
+		{"{\"a\\u0000\":1,\"a\\u0000\":2}"},
+		{" [ 1 ,\n{ \"b\" : [ ] } ] ", "[1,{\"b\":[]}]"},
+		{"\"\xc3\xa4\xf0\x9f\x98\x80\"", "\"\\u00E4\\uD83D\\uDE00\""},
+		{"'it\\'s'", "\"it's\""},
+	};
+	g_autoptr(GString) deep = g_string_new(NULL);
+	struct bed bed;
+	struct client c;
+
+	bed_init(&bed, true);
+	client_init(&c, &bed, "qmp0");
+	client_negotiate(&c);
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+		ask_id(&c, cases[i].id, cases[i].expect);
+	for (int i = 0; i < 100; i++)
+		g_string_append_c(deep, '[');
+	for (int i = 0; i < 100; i++)
+		g_string_append_c(deep, ']');
+	ask_id(&c, deep->str, NULL);
+	/* The key as another spelling of it; errors have it too, those of the parser as well. */
+	client_ask(
+		&c, "{\"\\u0069d\":7,\"execute\":\"no\"}",
+		"{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"The command no has not been "
+		"found\"},\"id\":7}");
+	client_ask(&c, "{\"execute\":\"\\u0000\",\"id\":8}",
+		   "{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON parse error, a string "
+		   "contains \\\\u0000\"},\"id\":8}");
+	client_ask(
+		&c, "{\"id\":9,\"execute\":18446744073709551616}",
+		"{\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON parse error, a number is "
+		"too large\"},\"id\":9}");
+	client_ask(&c, "{\"id\":01,\"execute\":\"query-name\"}",
+		   QMP_ERROR("GenericError", "JSON parse error, invalid token near '0'"));
 	client_clear(&c);
 	bed_clear(&bed);
 }
@@ -447,7 +543,7 @@ static void test_exec_fails(void)
 	update_free(g_steal_pointer(&new.update));
 	g_free(new.dir);
 	fdstore_free(store);
-	old.update->active = false;
+	fake_update_ends(old.update);
 	client_expect(&c, "{\"return\":{\"arch\":\"x86_64\"}}");
 	client_clear(&c);
 	client_init(&c, &old, "qmp0");
@@ -497,6 +593,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/qmp/without-machine", test_without_machine);
 	g_test_add_func("/qmp/quit", test_quit);
 	g_test_add_func("/qmp/slow-reader", test_slow_reader);
+	g_test_add_func("/qmp/flood", test_flood);
+	g_test_add_func("/qmp/ids", test_ids);
 	g_test_add_func("/qmp/exec", test_exec);
 	g_test_add_func("/qmp/exec-without-client", test_exec_without_client);
 	g_test_add_func("/qmp/cannot-open", test_cannot_open);
