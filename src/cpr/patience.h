@@ -20,7 +20,7 @@
 
 /** PATIENCE_TICK_MS - How often to look, PATIENCE_TIMES - How much longer for a peer that works */
 #define PATIENCE_TICK_MS 100
-#define PATIENCE_TIMES	 10
+#define PATIENCE_TIMES	 5
 
 /**
  * struct patience - One wait; filled by patience_begin()

@@ -20,7 +20,7 @@
  * undone, last first, and nothing else is.  A run() that returns STAGE_FAILED has changed nothing.
  *
  * Budgets mean "no progress", not time (patience.h).  A pending stage fails when the peer has stood for
- * that long, seen by progress(), or after ten times as long whatever it does.  A stage that returned
+ * that long, seen by progress(), or after five times as long whatever it does.  A stage that returned
  * STAGE_DONE but used more processor time than its budget fails too, after which it is undone,
  * unless it lies past the commit.  Budget 0 is no limit: the stage waits for a manager.  In the
  * pause the agreed limit ends a pending stage that has a budget, too.

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "state/fd_paths.h"
 
 static const struct state_field update_state_fields[] = {
 	FIELD_ARRAY(struct update_state, session, 1),
@@ -143,6 +144,8 @@ void update_go(struct update *update)
 		(void)machine_set_runstate(update->machine,
 					   was == RUNSTATE_RUNNING ? RUNSTATE_PAUSED : was, NULL);
 	update->record->running_ns = update->progress.resumed_ns = running_since(update->machine);
+	/* Monitors are found, and the pid file is ours, from now on. */
+	fd_paths_take(&update->fds);
 	log_info("took over the guest");
 }
 

@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/loop.h"
 #include "cpr/internal.h"
+#include "state/fd_paths.h"
 
 #define CONNECT_MS 2000
 
@@ -219,8 +220,10 @@ static enum stage_result ts_hello(void *ctx, GError **error)
 static enum stage_result ts_offer(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
+	json_t *offer = outgoing_offer(&ts->base);
 
-	if (!link_send(ts->cpr, FRAME_OFFER, outgoing_offer(&ts->base), error))
+	json_object_set_new(offer, "paths", fd_paths_json(&ts->base.update->fds));
+	if (!link_send(ts->cpr, FRAME_OFFER, offer, error))
 		return STAGE_FAILED;
 	return await(ts, FRAME_ACCEPT);
 }
@@ -272,11 +275,13 @@ static void main_message(void *opaque, enum frame_type type, json_t *body, GByte
 static void main_closed(void *opaque, const GError *error)
 {
 	struct transfer_source *ts = opaque;
+	const char *stage = stage_run_pending(&ts->base.run);
 	GError *why;
 
 	if (stage_run_committed(&ts->base.run))
 		return;
-	why = g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, "main channel: %s", error->message);
+	why = g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC, "%s: main channel: %s",
+			  stage ? stage : "?", error->message);
 	link_last_words(ts->cpr, &why);
 	in_trouble(ts, why);
 }
@@ -427,14 +432,14 @@ static void ts_stop_waiting(void *ctx)
 /* clang-format off */
 static const struct stage transfer_source_stages[] = {
 	{ "connect",    5000,   false, ts_connect,        ts_disconnect },
-	{ "hello",      30000,  false, ts_hello,          NULL },
-	{ "offer",      30000,  false, ts_offer,          NULL },
+	{ "hello",      5000,   false, ts_hello,          NULL },
+	{ "offer",      10000,  false, ts_offer,          NULL },
 	{ "fds",        0,      false, ts_fds,            NULL },
 	{ "rehearse",   5000,   false, source_rehearse,   NULL },
 	{ "ready",      60000,  false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
 	{ "window",     0,      false, ts_window,         NULL },
-	{ "join",       10000,  false, ts_join,           ts_leave },
+	{ "join",       5000,   false, ts_join,           ts_leave },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },

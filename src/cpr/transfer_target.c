@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "cpr/internal.h"
+#include "state/fd_paths.h"
 
 /* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
 #define SWIFT_MS 20
@@ -32,6 +33,7 @@
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
  * @in_main:	The stage "main" waits for migrate-incoming
+ * @paths:	That the predecessor has; it may be any JSON
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @state:	The stream, until it is loaded
  * @attempt:	That it is of
@@ -54,6 +56,7 @@ struct transfer_target {
 	uint32_t features;
 	unsigned int awaited;
 	bool in_main;
+	json_t *paths;
 	bool accepted;
 	GBytes *state;
 	uint64_t attempt;
@@ -96,9 +99,12 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 		return error_set(error, MOLT_ERROR_REFUSED,
 				 "the offer is for mode '%s'; a cpr channel is for '%s'",
 				 offer->mode, update->record->mode);
+	tt->paths = json_incref(json_object_get(body, "paths"));
 	differences = offer_differences(offer, update->config, incoming_may_plug(&tt->base));
 	if (differences)
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
+	if (!fd_paths_check(&update->fds, tt->paths, error))
+		return false;
 	tt->accepted = true;
 	update_adopt(update, offer, false);
 	tt->base.offer = g_steal_pointer(&offer);
@@ -286,7 +292,9 @@ static enum stage_result tt_build(void *ctx, GError **error)
 	struct transfer_target *tt = ctx;
 	struct update *update = tt->base.update;
 
-	if (incoming_build(&tt->base, true, error)) {
+	/* Again: the machine's chardevs may claim paths too. */
+	if (incoming_build(&tt->base, true, error) &&
+	    fd_paths_check(&update->fds, tt->paths, error)) {
 		update_machine_ready(update);
 		return STAGE_DONE;
 	}
@@ -660,6 +668,7 @@ static void tt_free(struct incoming *in)
 	loop_unwatch(&tt->timer);
 	g_clear_error(&tt->gone);
 	g_clear_error(&tt->told);
+	json_decref(tt->paths);
 	g_clear_pointer(&tt->state, g_bytes_unref);
 	g_free(tt);
 }

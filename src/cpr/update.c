@@ -111,6 +111,7 @@ static bool begin(struct update *update, struct migration_channels *channels, GE
 	if (envelope_found())
 		return begin_exec(update, channels, error);
 	if (channels->cpr) {
+		update->fds.claiming = true;
 		update->incoming = transfer_target_new(update, channels);
 		return true;
 	}

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "state/fd_paths.h"
 
 /* How long a daemon's last words on the terminal may take. */
 #define READY_FLUSH_MS 100
@@ -93,13 +94,20 @@ struct pidfile {
 
 static int pidfile_open(void *arg, GError **error)
 {
-	const char *path = arg;
+	struct pidfile *pidfile = arg;
+	const char *path = pidfile->path;
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	autofd int fd = file_make(path, FILE_READ, NULL, error);
 
 	if (fd < 0) {
 		g_prefix_error(error, "-pidfile ");
 		return -1;
+	}
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0 && fd_paths_claiming(pidfile->fds)) {
+		fd_close(&fd);
+		fd = fd_path_claim_file(pidfile->fds, path, &pidfile->made, error);
+		if (fd < 0)
+			return -1;
 	}
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
 		error_set_generic(error, "-pidfile %s: another process has it locked", path);
@@ -136,17 +144,20 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 	pidfile->fds = fds;
 	if (config->pidfile) {
 		pidfile->path = g_canonicalize_filename(config->pidfile, NULL);
-		pidfile->fd =
-			fd_acquire(fds, PIDFILE_FD, FD_CHAR, pidfile_open, pidfile->path, error);
+		pidfile->fd = fd_acquire(fds, PIDFILE_FD, FD_CHAR, pidfile_open, pidfile, error);
 	} else {
 		pidfile->fd = fd_inherit(fds, PIDFILE_FD, FD_CHAR, error);
 		if (pidfile->fd >= 0)
 			pidfile->path = inherited_path(pidfile->fd);
 	}
-	if (pidfile->fd < 0 || !pidfile_write(pidfile, error))
+	if (pidfile->fd < 0 || !pidfile_write(pidfile, error)) {
+		fd_path_forget(fds, &pidfile->made);
 		return NULL;
+	}
+	/* Not if the path is claimed only: another file lies there. */
 	if (pidfile->path)
 		file_made_adopt(&pidfile->made, pidfile->path, pidfile->fd);
+	fd_path_add(fds, &pidfile->made);
 	return g_steal_pointer(&pidfile);
 }
 
@@ -154,6 +165,7 @@ void pidfile_free(struct pidfile *pidfile)
 {
 	if (!pidfile)
 		return;
+	fd_path_forget(pidfile->fds, &pidfile->made);
 	if (pidfile->fd >= 0) {
 		fd_withdraw(pidfile->fds, PIDFILE_FD);
 		file_unmake(&pidfile->made);

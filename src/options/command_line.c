@@ -206,7 +206,8 @@ const struct option option_table[] = {
 	{"-incoming", NULL, "URI|defer|CHANNEL",
 	 "Take a VM over or load it: unix:PATH, tcp:HOST:PORT, file:PATH, a channel in JSON, or "
 	 "defer to the migrate-incoming command. May be repeated, once per channel. Without options "
-	 "that describe the VM, the predecessor's description holds.",
+	 "that describe the VM, the predecessor's description holds. The predecessor's own command "
+	 "line will do too: its monitors' UNIX sockets and pid file are taken over with the guest.",
 	 TOPIC_UPDATE, .parse = parse_incoming},
 	{"-only-migratable", NULL, NULL, "Refuse devices that cannot be carried over.",
 	 TOPIC_UPDATE, .parse = parse_only_migratable},

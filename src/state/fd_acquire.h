@@ -16,12 +16,17 @@
  * @live:	Name to struct fd_live (fd_live.c): every descriptor acquired or published and not
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
+ * @paths:	struct fd_path (fd_paths.c): what lies under a name because of this process
+ * @claiming:	This process waits for a predecessor that lives: see fd_paths.h
+ *
  * Zero-initialised, ended with fd_source_clear().  Context: main thread.
  */
 struct fd_source {
 	struct fdstore *inherited;
 	bool complete;
 	GHashTable *live;
+	GPtrArray *paths;
+	bool claiming;
 };
 
 /** fd_source_clear() - Forget what is live; closes nothing. */

@@ -21,6 +21,7 @@ struct fd_live {
 void fd_source_clear(struct fd_source *src)
 {
 	g_clear_pointer(&src->live, g_hash_table_unref);
+	g_clear_pointer(&src->paths, g_ptr_array_unref);
 }
 
 bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error)

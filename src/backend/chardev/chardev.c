@@ -131,6 +131,7 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 	chardev->config = chardev_config_copy(config);
 	chardev->prefix = g_strconcat(prefix, config->id, NULL);
 	chardev->fds = config->reopen_on_cpr ? NULL : fds;
+	chardev->paths = fds;
 	chardev->in_fd = chardev->out_fd = chardev->log_fd = -1;
 	chardev->pending = g_byte_array_new();
 	chardev->quiesced = true;

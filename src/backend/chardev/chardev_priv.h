@@ -104,6 +104,7 @@ struct chardev_kind_ops {
  * @config:	A copy of its own
  * @prefix:	Of its names in the fd registry: "chardev/<id>"
  * @fds:	NULL with reopen-on-cpr
+ * @paths:	Where paths are known that it has made
  * @lock:	Guards what follows it up to @kick: the output side, and what wakes the main thread
  * @in_fd, @out_fd: may be the same; closed under @lock, by the main thread
  * @sink:	where writes to out_fd may block: what writes instead.  Else NULL
@@ -129,6 +130,7 @@ struct chardev {
 	struct chardev_config config;
 	char *prefix;
 	struct fd_source *fds;
+	struct fd_source *paths;
 
 	GMutex lock;
 	int in_fd, out_fd, log_fd;

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "state/fd_paths.h"
 #include "base/signals.h"
 
 /**
@@ -28,6 +29,7 @@
  * @tried:	client: there was an attempt; the first one does not wait
  * @addrs:	client: where to, resolved once
  * @made:	server: the UNIX socket's path
+ * @claimed:	server: the path is a predecessor's still
  */
 struct socket_chardev {
 	int listen_fd;
@@ -37,6 +39,7 @@ struct socket_chardev {
 	bool tried;
 	struct addrinfo *addrs;
 	struct file_made made;
+	bool claimed;
 };
 
 static void socket_resume(struct chardev *chardev);
@@ -129,12 +132,14 @@ static int unix_listen(struct chardev *chardev, GError **error)
 {
 	struct socket_chardev *s = chardev->priv;
 	const char *path = chardev->config.path;
-	autofd int fd = file_make_socket(path, chardev->config.reopen_on_cpr, &s->made, error);
+	autofd int fd = fd_path_make_socket(chardev->paths, path, chardev->config.reopen_on_cpr,
+					    &s->made, &s->claimed, error);
 
 	if (fd < 0)
 		return -1;
 	if (listen(fd, 1) < 0) {
 		error_set_errno(error, errno, "cannot listen on '%s'", path);
+		fd_path_forget(chardev->paths, &s->made);
 		file_unmake(&s->made);
 		return -1;
 	}
@@ -349,8 +354,10 @@ static bool socket_open_server(struct chardev *chardev, GError **error)
 		return false;
 	if (chardev->config.path && chardev->inherited)
 		file_made_adopt(&s->made, chardev->config.path, -1);
+	if (chardev->inherited)
+		fd_path_add(chardev->paths, &s->made);
 	/* A predecessor's listener: whoever waited for a client has waited already. */
-	if (!chardev->config.wait || chardev->inherited)
+	if (!chardev->config.wait || chardev->inherited || s->claimed)
 		return true;
 	return socket_await_client(chardev, error);
 }
@@ -428,6 +435,7 @@ static void socket_close(struct chardev *chardev, bool owner)
 
 	if (!s)
 		return;
+	fd_path_forget(chardev->paths, &s->made);
 	if (owner)
 		file_unmake(&s->made);
 	file_made_clear(&s->made);

@@ -1,0 +1,217 @@
+// Paths that a process has: sockets and files that others find it by, and that a successor takes over.
+// SPDX-License-Identifier: Apache-2.0
+#include "state/fd_paths.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+/**
+ * struct fd_path - One path
+ * @made:	The owner's
+ * @wanted:	A claim: the path that it will have; NULL when it has it
+ * @beside:	A claim: where it lies until then
+ */
+struct fd_path {
+	struct file_made *made;
+	char *wanted;
+	char *beside;
+};
+
+static void fd_path_free(void *opaque)
+{
+	struct fd_path *path = opaque;
+
+	if (path->beside)
+		unlink(path->beside);
+	g_free(path->wanted);
+	g_free(path->beside);
+	g_free(path);
+}
+
+static struct fd_path *add(struct fd_source *src, struct file_made *made)
+{
+	struct fd_path *path = g_new0(struct fd_path, 1);
+
+	if (!src->paths)
+		src->paths = g_ptr_array_new_with_free_func(fd_path_free);
+	path->made = made;
+	g_ptr_array_add(src->paths, path);
+	return path;
+}
+
+void fd_path_add(struct fd_source *src, struct file_made *made)
+{
+	if (src && made->path)
+		add(src, made);
+}
+
+void fd_path_forget(struct fd_source *src, const struct file_made *made)
+{
+	for (guint i = 0; src && src->paths && i < src->paths->len; i++) {
+		const struct fd_path *path = src->paths->pdata[i];
+
+		if (path->made == made)
+			g_ptr_array_remove_index(src->paths, i--);
+	}
+}
+
+bool fd_paths_claiming(const struct fd_source *src)
+{
+	return src && src->claiming;
+}
+
+/* ---- claims ---- */
+
+/* What lies at the end of @path's links, so that a rename replaces that; the path itself if nothing. */
+static char *real_path(const char *path)
+{
+	char *found = realpath(path, NULL);
+	char *own = found ? g_strdup(found) : g_canonicalize_filename(path, NULL);
+
+	free(found);
+	return own;
+}
+
+/* A claim of @path: where it shall lie until it is taken is free now. */
+static struct fd_path *claim(struct fd_source *src, const char *path, struct file_made *made)
+{
+	static unsigned int n;
+	struct fd_path *claim = add(src, made);
+	g_autofree char *dir = NULL;
+
+	claim->wanted = real_path(path);
+	dir = g_path_get_dirname(claim->wanted);
+	claim->beside = g_strdup_printf("%s/.molt-%d-%u", dir, (int)getpid(), n++);
+	unlink(claim->beside);
+	return claim;
+}
+
+/* The name may be longer than a socket's address: reached by its directory. */
+static int bind_beside(const char *beside, GError **error)
+{
+	g_autofree char *dir = g_path_get_dirname(beside);
+	g_autofree char *name = g_path_get_basename(beside);
+	g_autofree char *brief = NULL;
+	autofd int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir_fd < 0) {
+		error_set_errno(error, errno, "'%s'", dir);
+		return -1;
+	}
+	brief = g_strdup_printf("/proc/self/fd/%d/%s", dir_fd, name);
+	return file_make_socket(brief, false, NULL, error);
+}
+
+static bool is_socket(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+int fd_path_make_socket(struct fd_source *src, const char *path, bool replace,
+			struct file_made *made, bool *claimed, GError **error)
+{
+	const bool may_claim = fd_paths_claiming(src);
+	g_autoptr(GError) local = NULL;
+	int fd = file_make_socket(path, replace && !may_claim, made, &local);
+
+	*claimed = fd < 0 && may_claim && is_socket(path);
+	if (fd >= 0) {
+		fd_path_add(src, made);
+		return fd;
+	}
+	if (!*claimed) {
+		g_propagate_error(error, g_steal_pointer(&local));
+		return -1;
+	}
+	fd = bind_beside(claim(src, path, made)->beside, error);
+	if (fd < 0)
+		fd_path_forget(src, made);
+	return fd;
+}
+
+int fd_path_claim_file(struct fd_source *src, const char *path, struct file_made *made,
+		       GError **error)
+{
+	int fd = file_make(claim(src, path, made)->beside, FILE_READ, NULL, error);
+
+	if (fd < 0)
+		fd_path_forget(src, made);
+	return fd;
+}
+
+/* ---- an update ---- */
+
+json_t *fd_paths_json(const struct fd_source *src)
+{
+	json_t *list = json_array();
+
+	for (guint i = 0; src->paths && i < src->paths->len; i++) {
+		const struct fd_path *path = src->paths->pdata[i];
+		g_autofree char *text = path->made->path ? real_path(path->made->path) : NULL;
+
+		/* What is not UTF-8 cannot be told; who claims it is refused. */
+		if (text)
+			(void)json_array_append_new(list, json_string(text));
+	}
+	return list;
+}
+
+static bool lists(const json_t *list, const char *path)
+{
+	const json_t *entry;
+	size_t i;
+
+	/* clang-format off */
+	json_array_foreach(list, i, entry)
+		if (g_strcmp0(json_string_value(entry), path) == 0)
+			return true;
+	/* clang-format on */
+	return false;
+}
+
+bool fd_paths_check(const struct fd_source *src, const json_t *theirs, GError **error)
+{
+	g_autoptr(GString) out = g_string_new(NULL);
+
+	for (guint i = 0; src->paths && i < src->paths->len; i++) {
+		const struct fd_path *path = src->paths->pdata[i];
+
+		if (path->wanted && !lists(theirs, path->wanted))
+			g_string_append_printf(out, "%s'%s' is in use, and not by the old process",
+					       out->len ? "\n" : "", path->wanted);
+	}
+	return out->len == 0 || error_set(error, MOLT_ERROR_REFUSED, "%s", out->str);
+}
+
+static void take(struct fd_path *path)
+{
+	if (rename(path->beside, path->wanted) < 0) {
+		log_error("cannot take over '%s': %s", path->wanted, g_strerror(errno));
+		return;
+	}
+	g_clear_pointer(&path->beside, g_free);
+	file_made_adopt(path->made, path->wanted, -1);
+	g_clear_pointer(&path->wanted, g_free);
+}
+
+void fd_paths_take(struct fd_source *src)
+{
+	src->claiming = false;
+	for (guint i = 0; src->paths && i < src->paths->len; i++) {
+		struct fd_path *path = src->paths->pdata[i];
+
+		if (path->wanted)
+			take(path);
+	}
+}
