@@ -13,6 +13,9 @@
 #include "machine/machine.h"
 #include "state/section.h"
 
+/* The configuration, the tree, and what little there is beside them. */
+_Static_assert(VM_CONFIG_BYTES_MAX * 2 <= FRAME_MAX_BYTES, "an offer is one frame");
+
 bool offer_session_new(char session[OFFER_SESSION_BYTES], GError **error)
 {
 	uint8_t random[(OFFER_SESSION_BYTES - 1) / 2];

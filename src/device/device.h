@@ -128,7 +128,10 @@ struct device_ops {
  * @id:		-device id=, NULL if none
  * @config:	What asked for it, borrowed; NULL: the board
  * @path:	Stable name that does not depend on creation order: "isa/3f8", "pci/00.3"; the
- *		section name is "<path>/<ops->name>"
+ *		section name is "<path>/<ops->name>".  A model that is placed by another device than
+ *		the board appends to that one's in its realize
+ * @parent:	The device that it is plugged into, where that is no PCI bus (set by its realize): it
+ *		cannot be without it, so it goes first
  * @lock:	Guards the state struct: held around register accesses (io_region.lock points here)
  *		and taken by the device's own threads and main-thread callbacks
  * @env:	What it was realized with
@@ -138,6 +141,7 @@ struct device {
 	char *id;
 	const struct device_config *config;
 	char *path;
+	struct device *parent;
 	GMutex lock;
 	struct device_env *env;
 };

@@ -173,30 +173,34 @@ static bool build_kvm(struct machine *machine, GError **error)
 	};
 
 	machine->kvm = kvm_vm_new(&params, error);
-	if (!machine->kvm)
-		return false;
+	if (machine->kvm)
+		board_init_env(machine, kvm_vm_accel(machine->kvm));
+	return machine->kvm;
+}
+
+void board_init_env(struct machine *machine, struct accel *accel)
+{
 	machine->env = (struct device_env){
 		.fds = machine->fds,
 		.memory = &machine->memory,
 		.pio = machine->pio,
 		.mmio = machine->mmio,
-		.accel = kvm_vm_accel(machine->kvm),
+		.accel = accel,
 		.find_chardev = env_find_chardev,
 		.find_block = env_find_block,
 		.find_rng_path = env_find_rng_path,
 		.find_iothread = env_find_iothread,
 		.find_device = env_find_device,
-		.n_cpus = config->n_cpus,
+		.n_cpus = machine->config->n_cpus,
 		.power = env_power,
 		.io_error = env_io_error,
 		.opaque = machine,
 	};
-	return true;
 }
 
 /* ---- back-ends ---- */
 
-static bool build_backends(struct machine *machine, GError **error)
+bool board_build_backends(struct machine *machine, GError **error)
 {
 	const struct vm_config *config = machine->config;
 
@@ -388,7 +392,8 @@ struct device *board_plug(struct machine *machine, const struct device_config *c
 
 void board_unplug(struct machine *machine, struct device *dev)
 {
-	placing_give(machine->placing, dev->config, ((struct pci_function *)dev)->devfn);
+	if (dev->ops->bus == DEVICE_BUS_PCI)
+		placing_give(machine->placing, dev->config, ((struct pci_function *)dev)->devfn);
 	remove_device(machine, dev);
 }
 
@@ -408,7 +413,13 @@ static bool build_devices(struct machine *machine, GError **error)
 	return true;
 }
 
-bool board_build(struct machine *machine, GError **error)
+bool board_build_devices(struct machine *machine, GError **error)
+{
+	return build_chipset(machine, error) && build_serials(machine, error) &&
+	       build_devices(machine, error);
+}
+
+void board_init(struct machine *machine)
 {
 	machine->ram_blocks = g_ptr_array_new();
 	machine->blocks = g_ptr_array_new();
@@ -418,12 +429,16 @@ bool board_build(struct machine *machine, GError **error)
 	machine->placing = placing_new();
 	machine->pio = io_space_new("pio");
 	machine->mmio = io_space_new("mmio");
+}
+
+bool board_build(struct machine *machine, GError **error)
+{
+	board_init(machine);
 	if (!build_ram_blocks(machine, error) || !map_ram(machine, error))
 		return false;
 	machine->loader = loader_open(machine->config, machine->fds, error);
-	return machine->loader && build_backends(machine, error) && build_kvm(machine, error) &&
-	       build_chipset(machine, error) && build_serials(machine, error) &&
-	       build_devices(machine, error);
+	return machine->loader && board_build_backends(machine, error) &&
+	       build_kvm(machine, error) && board_build_devices(machine, error);
 }
 
 static void close_chardev(struct machine *machine, struct chardev *chardev, bool disown)

@@ -19,7 +19,8 @@
  *
  * A device that comes is complete, and works, before it is on its bus; then the guest is told.  A
  * device that is to go is the guest's until it ejects it (device/legacy/acpi_hotplug.c); then the
- * vCPUs are parked once, so that no access is on its way, and it is freed.
+ * vCPUs are parked once, so that no access is on its way, and it is freed.  What is plugged into it
+ * (ports of a serial bus, what is behind a root port) goes first: no successor could build it.
  */
 
 #define PERIPHERAL "/machine/peripheral/"
@@ -165,18 +166,33 @@ static void number_paths(struct machine *machine)
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
-		if (!dev->config || dev->ops->bus == DEVICE_BUS_PCI)
+		if (!dev->config || dev->ops->bus == DEVICE_BUS_PCI || dev->parent)
 			continue;
 		g_free(dev->path);
 		dev->path = board_device_path(machine, dev->config);
 	}
 }
 
+static void unplug(struct machine *machine, struct device *dev);
+
+/* What is plugged into @dev was made after it. */
+static void unplug_dependents(struct machine *machine, const struct device *dev)
+{
+	for (guint i = machine->devices->len; i-- > 0;) {
+		struct device *dependent = machine->devices->pdata[i];
+
+		if (dependent->parent == dev)
+			unplug(machine, dependent);
+	}
+}
+
 static void unplug(struct machine *machine, struct device *dev)
 {
 	struct device_config *config = (struct device_config *)dev->config;
-	json_t *data = event_data(machine, dev);
+	json_t *data;
 
+	unplug_dependents(machine, dev);
+	data = event_data(machine, dev);
 	write_addresses(machine);
 	board_unplug(machine, dev);
 	vm_config_unplug(machine->config, config);
@@ -205,14 +221,22 @@ static void unplug_slots(struct machine *machine, uint32_t slots)
 	pci_bus_hide(machine->env.pci, 0);
 }
 
+uint32_t hotplug_take_ejected(struct machine *machine)
+{
+	uint32_t ejected, refused;
+
+	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
+	unplug_slots(machine, ejected);
+	return refused;
+}
+
 void hotplug_answer(struct machine *machine)
 {
 	bool was_running = kvm_vm_running(machine->kvm);
-	uint32_t ejected, refused;
+	uint32_t refused;
 
 	kvm_vm_pause(machine->kvm);
-	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
-	unplug_slots(machine, ejected);
+	refused = hotplug_take_ejected(machine);
 	if (was_running)
 		kvm_vm_run(machine->kvm);
 	for (guint i = 0; i < machine->devices->len; i++) {
@@ -261,6 +285,19 @@ static struct device *find_device(const struct machine *machine, const char *id,
 	return NULL;
 }
 
+/* The chipset's slots are not the guest's to empty, whatever other function was put into one. */
+static bool check_slot(const struct device *dev, GError **error)
+{
+	uint8_t slot = pci_function_root_slot((const struct pci_function *)dev);
+
+	if (slot >= ACPI_HOTPLUG_FIRST && slot <= ACPI_HOTPLUG_LAST)
+		return true;
+	return error_set_generic(error,
+				 "Device '%s' is in slot %u, the chipset's, which cannot be "
+				 "emptied; give it another addr= at the start",
+				 dev->id, slot);
+}
+
 static bool check_removable(const struct machine *machine, const struct device *dev, GError **error)
 {
 	if (dev->ops->bus != DEVICE_BUS_PCI)
@@ -269,8 +306,10 @@ static bool check_removable(const struct machine *machine, const struct device *
 	if (dev->ops->bridge && !guest_is_here(machine) &&
 	    !pci_bus_empty(((const struct pci_function *)dev)->secondary))
 		return error_set_generic(error, "Device '%s' has others behind it", dev->id);
-	if (!guest_is_here(machine) || !pci_bus_bridge(((const struct pci_function *)dev)->bus))
+	if (!guest_is_here(machine))
 		return true;
+	if (!pci_bus_bridge(((const struct pci_function *)dev)->bus))
+		return check_slot(dev, error);
 	return error_set_generic(error, "Bus '%s' does not support hotplugging",
 				 device_config_bus(dev->config));
 }

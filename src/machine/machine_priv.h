@@ -6,6 +6,7 @@
 #include "machine/machine.h"
 #include "machine/placing.h"
 #include "state/state.h"
+#include "state/txn.h"
 
 /** struct io_errors - What devices said of failed requests, until the main thread tells it; any thread */
 struct io_errors {
@@ -106,6 +107,15 @@ void machine_requests_clear(struct machine *machine);
 /** board_build() - Memory, KVM VM, backends and devices, wired; everything is left quiesced. */
 bool board_build(struct machine *machine, GError **error);
 
+/*
+ * The parts of board_build() that need no KVM: empty lists and spaces; chardevs, disks and I/O threads;
+ * what devices may use; devices.
+ */
+void board_init(struct machine *machine);
+bool board_build_backends(struct machine *machine, GError **error);
+void board_init_env(struct machine *machine, struct accel *accel);
+bool board_build_devices(struct machine *machine, GError **error);
+
 /** board_make_device() - The device of @config, not realized; its place is not its own property. */
 struct device *board_make_device(const struct device_config *config, GError **error);
 
@@ -122,7 +132,7 @@ struct device *board_plug(struct machine *machine, const struct device_config *c
  * the host is touched (takeover.c). */
 bool board_check_devices(const struct vm_config *config, GError **error);
 
-/** board_unplug() - Undo board_plug() of a PCI device; vCPUs are parked. */
+/** board_unplug() - Undo board_plug(); vCPUs are parked, and nothing is plugged into it. */
 void board_unplug(struct machine *machine, struct device *dev);
 
 /** board_device_path() - Path of a device that is on no PCI bus: its id, or its number among all. */
@@ -145,6 +155,9 @@ void board_teardown(struct machine *machine, bool disown);
 /** hotplug_answer() - Carry out what the guest said: take away what it let go of. */
 void hotplug_answer(struct machine *machine);
 
+/** hotplug_take_ejected() - The part of it that needs parked vCPUs.  Return: the slots it refused. */
+uint32_t hotplug_take_ejected(struct machine *machine);
+
 /**
  * hotplug_before_reset() - What the guest was asked for goes; vCPUs parked, devices drained
  *
@@ -153,6 +166,13 @@ void hotplug_answer(struct machine *machine);
  */
 uint32_t hotplug_before_reset(struct machine *machine);
 void hotplug_after_reset(struct machine *machine, uint32_t slots);
+
+/*
+ * machine_save_devices(), machine_parse_devices() - The part of machine_save() and machine_load() that is
+ * devices and chardevs
+ */
+bool machine_save_devices(struct machine *machine, struct state_writer *writer, GError **error);
+bool machine_parse_devices(struct machine *machine, struct state_txn *txn, GError **error);
 
 /** machine_state_desc - The machine's own section, of a struct that only machine_state.c knows */
 extern const struct state_desc machine_state_desc;

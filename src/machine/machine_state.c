@@ -22,11 +22,15 @@
 /* From the state's arrival until it is parsed and the vCPUs get theirs. */
 #define LOAD_NEAR_NS (500 * NS_PER_USEC)
 
+_Static_assert(VM_MEMORY_BACKENDS_MAX + 1 <= MACHINE_MAX_RAM, "implicit RAM is one more");
+
 /* What the machine itself remembers, and which RAM its state belongs to. */
 struct machine_ram_state {
 	uint8_t name[64];
 	uint64_t size_bytes;
 };
+
+_Static_assert(VM_ID_MAX < sizeof(((struct machine_ram_state *)0)->name), "names of RAM blocks");
 
 struct machine_state {
 	uint8_t runstate[16];
@@ -104,7 +108,7 @@ static char *chardev_section(const struct chardev *chardev)
 	return g_strdup_printf("chardev/%s", chardev_id(chardev));
 }
 
-static bool save_devices(struct machine *machine, struct state_writer *writer, GError **error)
+bool machine_save_devices(struct machine *machine, struct state_writer *writer, GError **error)
 {
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
@@ -151,7 +155,7 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) ||
 	    !kvm_vm_begin_capture(machine->kvm, error))
 		return false;
-	ok = save_devices(machine, writer, error);
+	ok = machine_save_devices(machine, writer, error);
 	return kvm_vm_capture(machine->kvm, ok ? error : NULL) && ok &&
 	       save_kvm(machine, writer, error);
 }
@@ -194,6 +198,11 @@ static bool parse_all(struct machine *machine, struct state_txn *txn, struct mac
 		if (!state_txn_add(txn, sections[i].name, sections[i].instance, sections[i].desc,
 				   sections[i].state, sections[i].state, error))
 			return false;
+	return machine_parse_devices(machine, txn, error);
+}
+
+bool machine_parse_devices(struct machine *machine, struct state_txn *txn, GError **error)
+{
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 		g_autofree char *name = device_section(dev);

@@ -7,11 +7,20 @@
 #include "base/error.h"
 #include "options/tables.h"
 #include "options/text.h"
+#include "state/fdstore.h"
+#include "state/section.h"
 
-#define ID_MAX	     127
-#define ELEMENTS_MAX 256
-#define PAGE_BYTES   4096
-#define LETTERS	     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define SERIALS_MAX 4
+#define PAGE_BYTES  4096
+/* Owner page and lock, pid file, implicit RAM, kernel, initrd. */
+#define PROCESS_DESCRIPTORS 8
+#define LETTERS		    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+/* The longest names that an id is part of; its descriptors have longer ones. */
+_Static_assert(sizeof("monitor//session") + VM_ID_MAX <= STATE_NAME_BYTES, "names of sections");
+_Static_assert(sizeof("dev//debugcon") + VM_ID_MAX <= STATE_NAME_BYTES, "names of sections");
+_Static_assert(sizeof("monitor//connection") + VM_ID_MAX <= FDSTORE_NAME_BYTES,
+	       "names of descriptors");
 
 static bool is_power_of_two(uint64_t n)
 {
@@ -34,12 +43,12 @@ bool id_check(const char *id, const char *what, GError **error)
 	g_autofree char *shown = text_printable(id);
 
 	if (*id && strchr(LETTERS, *id) && !id[strspn(id, LETTERS "0123456789-._")] &&
-	    strlen(id) <= ID_MAX)
+	    strlen(id) <= VM_ID_MAX)
 		return true;
 	return error_set_generic(error,
 				 "%s: '%s' is not an id; begin with a letter, go on with letters, "
 				 "digits, '-', '.' and '_', at most %d in all",
-				 what, shown, ID_MAX);
+				 what, shown, VM_ID_MAX);
 }
 
 bool machine_config_check(const struct machine_config *machine, const char *what, GError **error)
@@ -365,10 +374,62 @@ static bool check_scalars(const struct vm_config *config, GError **error)
 static bool check_counts(const struct vm_config *config, GError **error)
 {
 	for (int i = 0; i < VM_LIST_COUNT; i++)
-		if (vm_list_array(config, i)->len > ELEMENTS_MAX)
+		if (vm_list_array(config, i)->len > VM_LIST_MAX)
 			return error_set_generic(error, "%s: more than %d; leave some out",
-						 vm_lists[i].name, ELEMENTS_MAX);
-	return true;
+						 vm_lists[i].name, VM_LIST_MAX);
+	return config->memory_backends->len <= VM_MEMORY_BACKENDS_MAX ||
+	       error_set_generic(error, "-object memory-backend-*: more than %d; leave some out",
+				 VM_MEMORY_BACKENDS_MAX);
+}
+
+/* The most that a chardev of such a kind can have open. */
+static guint chardev_descriptors(const struct chardev_config *chardev)
+{
+	guint log = chardev->logfile ? 1 : 0;
+
+	switch (chardev->kind) {
+	case CHARDEV_NULL:
+	case CHARDEV_RINGBUF:
+		return log;
+	case CHARDEV_SERIAL:
+	case CHARDEV_PARALLEL:
+	case CHARDEV_PTY:
+		return log + 1;
+	case CHARDEV_STDIO:
+	case CHARDEV_SOCKET:
+	case CHARDEV_FILE:
+	case CHARDEV_PIPE:
+		break;
+	}
+	return log + 2;
+}
+
+/* A device has one at most, beside its disk's; the process has few. */
+static bool check_descriptors(const struct vm_config *config, GError **error)
+{
+	guint n = PROCESS_DESCRIPTORS + config->memory_backends->len + config->blocks->len +
+		  config->devices->len;
+
+	for (guint i = 0; i < config->chardevs->len; i++)
+		n += chardev_descriptors(g_ptr_array_index(config->chardevs, i));
+	return n <= FDSTORE_MAX ||
+	       error_set_generic(error,
+				 "chardevs, disks and devices have up to %u descriptors, at most "
+				 "%d can be handed to a successor; leave some out",
+				 n, FDSTORE_MAX);
+}
+
+static bool check_size(const struct vm_config *config, GError **error)
+{
+	json_t *json = vm_config_to_json(config);
+	size_t size = json_dumpb(json, NULL, 0, JSON_COMPACT);
+
+	json_decref(json);
+	return size <= VM_CONFIG_BYTES_MAX ||
+	       error_set_generic(error,
+				 "the configuration takes %zu bytes, at most %u can be handed to a "
+				 "successor; give shorter texts or fewer devices",
+				 size, VM_CONFIG_BYTES_MAX);
 }
 
 bool vm_config_check(const struct vm_config *config, GError **error)
@@ -382,5 +443,6 @@ bool vm_config_check(const struct vm_config *config, GError **error)
 	       machine_config_check(&config->machine, "-machine", error) &&
 	       check_scalars(config, error) && check_ids(config, error) &&
 	       check_chardevs(config, error) && check_ram(config, error) &&
-	       check_users(&check, error);
+	       check_users(&check, error) && check_descriptors(config, error) &&
+	       check_size(config, error);
 }

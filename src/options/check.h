@@ -29,7 +29,7 @@ bool chardev_config_check(const struct chardev_config *chardev, const char *what
 bool machine_config_check(const struct machine_config *machine, const char *what, GError **error);
 
 /**
- * id_check() - @id may name an object: a letter, then letters, digits, '-', '.', '_'; 127 bytes
+ * id_check() - @id may name an object: a letter, then letters, digits, '-', '.', '_'; VM_ID_MAX
  * Return: false with @error set, prefixed by @what, where it may not.
  */
 bool id_check(const char *id, const char *what, GError **error);

@@ -19,6 +19,20 @@
  * from the same rows.  Strings are owned by the config and NULL where the option was not given.
  */
 
+/*
+ * What a successor can be told, and what therefore is refused when it is made: at the start, and at hot
+ * plug.  What the ends of the wire hold is compared with these where they are defined.
+ *
+ * VM_ID_MAX:	characters of the id of anything: it becomes part of names of sections and descriptors
+ * VM_LIST_MAX:	things of a kind: devices, chardevs, disks, ...
+ * VM_MEMORY_BACKENDS_MAX: memory back-ends, beside implicit RAM
+ * VM_CONFIG_BYTES_MAX: of the whole as JSON
+ */
+#define VM_ID_MAX	       47
+#define VM_LIST_MAX	       256
+#define VM_MEMORY_BACKENDS_MAX 15
+#define VM_CONFIG_BYTES_MAX    (1U << 20)
+
 /** enum on_off_auto - A property that may be left to the program */
 enum on_off_auto { ON_OFF_AUTO, ON_OFF_ON, ON_OFF_OFF };
 

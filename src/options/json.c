@@ -9,7 +9,7 @@
 #include "options/text.h"
 
 /* Bounds of a configuration: hostile input cannot make us keep more than this. */
-#define ELEMENTS_MAX   256
+#define ELEMENTS_MAX   VM_LIST_MAX
 #define STRING_MAX     4096
 #define JSON_DEPTH_MAX 8
 

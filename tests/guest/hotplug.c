@@ -30,8 +30,8 @@ static void refuse(uint32_t slots)
 			outl(OST, slot | 0x81 << 8 | 3 << 16); /* in use; eject request */
 }
 
-/* detail: 0 slots announced, 1 slots to be emptied, 2 slots with something, 3 events; 4 is the test's:
- * reset the machine */
+/* detail: 0 slots announced, 1 slots to be emptied, 2 slots with something, 3 events; 4 and 5 are the
+ * test's: reset the machine; slots to eject unasked */
 void payload_main(void *info)
 {
 	payload_begin();
@@ -40,6 +40,10 @@ void payload_main(void *info)
 		SHARED->detail[2] = occupied_slots();
 		if (SHARED->detail[4])
 			outb(0xcf9, 6);
+		if (SHARED->detail[5]) {
+			outl(EJECT, SHARED->detail[5]);
+			SHARED->detail[5] = 0;
+		}
 		if (!(inb(GPE_STATUS) & GPE_BIT))
 			continue;
 		outb(GPE_STATUS, GPE_BIT);

@@ -227,6 +227,52 @@ def test_guest_that_does_not_answer(watcher):
     wait_slots(vm)
 
 
+SERIAL = ["-device", "virtio-serial-pci,id=vs", "-device", "virtio-serial-pci,id=other",
+          "-chardev", "null,id=c0", "-chardev", "null,id=c1", "-chardev", "null,id=c2",
+          "-device", "virtserialport,chardev=c0,id=p0", "-device", "virtconsole,chardev=c1,id=p1",
+          "-device", "virtserialport,chardev=c2,id=p2,bus=other.0"]
+ASK_DETAIL = 5  # tests/guest/hotplug.c: slots that it ejects unasked
+
+
+@pytest.mark.parametrize("who", ["manager", "guest"])
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_ports_go_with_their_bus(vms, who, mode):
+    vm = vms(kernel="hotplug", append="eject", args=SERIAL)
+    vm.shared.wait_started()
+    wait_slots(vm, 1, 2)
+    if who == "manager":
+        delete(vm, "vs")
+    else:
+        vm.shared.set_detail(ASK_DETAIL, 1 << 1)
+    gone = [vm.qmp.wait_event("DEVICE_DELETED")["data"]["device"] for _ in range(3)]
+    assert gone == ["p1", "p0", "vs"]
+    wait_slots(vm, 2)
+    for _ in range(2):
+        if mode == "exec":
+            vm.exec(command=[MOLT])
+        else:
+            vm = vm.transfer()
+        wait_slots(vm, 2)
+    with pytest.raises(QmpError, match="Device 'p0' not found"):
+        delete(vm, "p0")
+    vm.shared.assert_running()
+
+
+def test_slots_of_the_chipset(vms):
+    """Nobody can empty them, so nothing is asked for that would cross an update."""
+    vm = vms(kernel="hotplug", append="eject", args=["-device", "virtio-rng-pci,id=zero,addr=0.1",
+                                                     "-device", "virtio-rng-pci,id=last,addr=1f.2"])
+    vm.shared.wait_started()
+    for device in ("zero", "last"):
+        with pytest.raises(QmpError, match="the chipset's, which cannot be emptied"):
+            delete(vm, device)
+    vm.shared.set_detail(ASK_DETAIL, 0xffffffff)
+    vm.shared.wait(lambda: vm.shared.detail(ASK_DETAIL) == 0)
+    vm.exec(command=[MOLT])
+    vm = vm.transfer()
+    vm.shared.assert_running()
+
+
 # ---- root ports ----
 
 def test_root_port_and_what_is_behind(vms):

@@ -16,9 +16,6 @@
 #include "base/log.h"
 #include "base/loop.h"
 
-/* Registry and section names that an id is part of have room for this much. */
-#define CHARDEV_ID_CHARS 40
-
 #define CHARDEV_READ_BYTES 4096
 
 /* How long a write to a file may take to end when an update begins. */
@@ -109,11 +106,6 @@ static int chardev_open_log(void *opaque, GError **error)
 
 static bool chardev_open(struct chardev *chardev, GError **error)
 {
-	const char *id = chardev->config.id;
-
-	if (strlen(id) > CHARDEV_ID_CHARS)
-		return error_set_generic(error, "the id is longer than %d characters",
-					 CHARDEV_ID_CHARS);
 	if (chardev->config.logfile) {
 		chardev->log_fd = chardev_acquire(chardev, "log", FD_CHAR, chardev_open_log, error);
 		if (chardev->log_fd < 0)

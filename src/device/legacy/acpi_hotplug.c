@@ -61,7 +61,12 @@ static void eject(struct acpi_hotplug *hotplug, uint32_t slots)
 {
 	struct acpi_hotplug_state *s = hotplug->state;
 
-	slots &= SLOTS_MASK;
+	/* Of empty slots, and of what is ejected already, the machine need not hear again and again. */
+	slots &= SLOTS_MASK & ~s->ejected;
+	if (hotplug->dev->env->pci)
+		slots &= pci_bus_slots(hotplug->dev->env->pci);
+	if (!slots)
+		return;
 	s->up &= ~slots;
 	s->down &= ~slots;
 	s->ejected |= slots;

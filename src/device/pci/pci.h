@@ -108,6 +108,9 @@ struct pci_function *pci_bus_bridge(const struct pci_bus *bus);
 /** pci_bus_set_number() - The number by which the guest addresses it; 0: none yet.  Any thread. */
 void pci_bus_set_number(struct pci_bus *bus, uint8_t number);
 
+/** pci_bus_slots() - Slots with a function in them, a bit each, hidden or not.  Any thread. */
+uint32_t pci_bus_slots(struct pci_bus *bus);
+
 /** pci_bus_empty() - Whether no function is on it. */
 bool pci_bus_empty(struct pci_bus *bus);
 

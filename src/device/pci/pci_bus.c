@@ -69,15 +69,21 @@ uint8_t pci_function_root_slot(const struct pci_function *fn)
 	return fn->devfn >> 3;
 }
 
-bool pci_bus_empty(struct pci_bus *bus)
+uint32_t pci_bus_slots(struct pci_bus *bus)
 {
-	bool empty = true;
+	uint32_t slots = 0;
 
 	g_mutex_lock(&bus->lock);
 	for (uint32_t i = 0; i < N_DEVFNS; i++)
-		empty = empty && !bus->functions[i];
+		if (bus->functions[i])
+			slots |= 1u << (i >> 3);
 	g_mutex_unlock(&bus->lock);
-	return empty;
+	return slots;
+}
+
+bool pci_bus_empty(struct pci_bus *bus)
+{
+	return pci_bus_slots(bus) == 0;
 }
 
 bool pci_bus_plug(struct pci_bus *bus, struct pci_function *fn, uint8_t devfn, GError **error)

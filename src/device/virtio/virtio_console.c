@@ -543,10 +543,6 @@ static void virtio_serial_unrealize(struct device *dev)
 	struct virtio_serial *serial = (struct virtio_serial *)dev;
 
 	virtio_drain(&serial->vdev);
-	/* Ports that outlive their bus are detached from it. */
-	for (uint32_t nr = 0; nr < VIRTIO_SERIAL_PORTS_MAX; nr++)
-		if (serial->ports[nr])
-			serial->ports[nr]->serial = NULL;
 	virtio_unrealize(&serial->vdev);
 }
 

@@ -98,7 +98,13 @@ static bool virtio_port_realize(struct device *dev, struct device_env *env, GErr
 	port->nr = port->props.nr;
 	port->console = dev->ops == &virtconsole_ops;
 	port->link = chardev_attach(chardev, &port_frontend, port, error);
-	return port->link && virtio_serial_plug(serial, port, error);
+	if (!port->link || !virtio_serial_plug(serial, port, error))
+		return false;
+	/* Which bus a port without bus= is on, and its number, follow from an order: the path tells. */
+	dev->parent = (struct device *)serial;
+	g_free(dev->path);
+	dev->path = g_strdup_printf("%s/%u", dev->parent->path, port->nr);
+	return true;
 }
 
 static void virtio_port_unrealize(struct device *dev)
