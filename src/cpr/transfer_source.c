@@ -9,7 +9,8 @@
 #include "cpr/internal.h"
 #include "state/fd_paths.h"
 
-#define CONNECT_MS 2000
+/* A successor that listens is there at once; a name server and a far one are given time. */
+#define CONNECT_MS 10000
 
 /* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
 #define SWIFT_MS 20
@@ -27,6 +28,7 @@
 
 /**
  * struct transfer_source - The update, from this side
+ * @dial:	The connection that a stage waits for
  * @cpr:	Dialogue with the successor
  * @main:	The state goes here
  * @features:	HELLO_ bits in force
@@ -41,6 +43,7 @@
  */
 struct transfer_source {
 	struct outgoing base;
+	struct channel_dial *dial;
 	struct link *cpr;
 	struct link *main;
 	uint32_t features;
@@ -180,20 +183,41 @@ static enum stage_result await(struct transfer_source *ts, enum frame_type type)
 
 /* ---- stages, guest running ---- */
 
-static enum stage_result ts_connect(void *ctx, GError **error)
+/* @fd is taken; -1 with @error set. */
+static bool begin_dialogue(struct transfer_source *ts, int fd, GError **error)
 {
-	struct transfer_source *ts = ctx;
-	int fd = channel_connect(ts->base.channels.cpr, clock_deadline_ms(CONNECT_MS), error);
-
 	if (fd < 0) {
 		g_prefix_error(error, "cpr channel: ");
-		return STAGE_FAILED;
+		return false;
 	}
 	ts->cpr = link_new(fd, &cpr_handler, ts);
 	if (link_peer_trusted(ts->cpr, error))
-		return STAGE_DONE;
+		return true;
 	g_clear_pointer(&ts->cpr, link_free);
-	return STAGE_FAILED;
+	return false;
+}
+
+static void cpr_connected(void *opaque, int fd, const GError *error)
+{
+	struct transfer_source *ts = opaque;
+	GError *why = error ? g_error_copy(error) : NULL;
+
+	g_clear_pointer(&ts->dial, channel_dial_free);
+	begin_dialogue(ts, fd, &why);
+	stage_run_continue(&ts->base.run, why);
+}
+
+/* A successor that listens is connected to at once, and one that does not is the command's answer. */
+static enum stage_result ts_connect(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	int fd;
+
+	ts->dial = channel_connect(ts->base.channels.cpr, CONNECT_MS, cpr_connected, ts);
+	if (!channel_dial_take(ts->dial, &fd, error))
+		return STAGE_PENDING;
+	ts->dial = NULL;
+	return begin_dialogue(ts, fd, error) ? STAGE_DONE : STAGE_FAILED;
 }
 
 /* The last thing to be undone: the guest runs already, so there is time to say why. */
@@ -202,6 +226,7 @@ static void ts_disconnect(void *ctx)
 	struct transfer_source *ts = ctx;
 	const char *reason = ts->base.cancelled ? "the update was cancelled" : "the update failed";
 
+	g_clear_pointer(&ts->dial, channel_dial_free);
 	if (!ts->cpr)
 		return;
 	(void)link_send(ts->cpr, FRAME_ABORT, json_pack("{s:s}", "reason", reason), NULL);
@@ -292,25 +317,46 @@ static void ts_leave(void *ctx)
 {
 	struct transfer_source *ts = ctx;
 
+	g_clear_pointer(&ts->dial, channel_dial_free);
 	g_clear_pointer(&ts->main, link_free);
+}
+
+/* "joined" is still to come.  @fd is taken; -1 with @error set. */
+static bool say_join(struct transfer_source *ts, int fd, GError **error)
+{
+	if (fd < 0) {
+		g_prefix_error(error, "main channel: ");
+		return false;
+	}
+	ts->main = link_new(fd, &main_handler, ts);
+	ts->base.update->progress.connected_ns = clock_now_ns();
+	if (link_send(ts->main, FRAME_JOIN, json_pack("{s:s}", "session", ts->base.session), error))
+		return true;
+	g_clear_pointer(&ts->main, link_free);
+	return false;
+}
+
+static void main_connected(void *opaque, int fd, const GError *error)
+{
+	struct transfer_source *ts = opaque;
+	GError *why = error ? g_error_copy(error) : NULL;
+
+	g_clear_pointer(&ts->dial, channel_dial_free);
+	if (!say_join(ts, fd, &why))
+		stage_run_continue(&ts->base.run, why);
 }
 
 static enum stage_result ts_join(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	int fd = channel_connect(ts->base.channels.main, clock_deadline_ms(CONNECT_MS), error);
+	int fd;
 
-	if (fd < 0) {
-		g_prefix_error(error, "main channel: ");
-		return STAGE_FAILED;
+	ts->dial = channel_connect(ts->base.channels.main, CONNECT_MS, main_connected, ts);
+	if (channel_dial_take(ts->dial, &fd, error)) {
+		ts->dial = NULL;
+		if (!say_join(ts, fd, error))
+			return STAGE_FAILED;
 	}
-	ts->main = link_new(fd, &main_handler, ts);
-	if (!link_send(ts->main, FRAME_JOIN, json_pack("{s:s}", "session", ts->base.session),
-		       error)) {
-		ts_leave(ts);
-		return STAGE_FAILED;
-	}
-	ts->base.update->progress.connected_ns = clock_now_ns();
 	return await(ts, FRAME_JOINED);
 }
 
@@ -431,7 +477,7 @@ static void ts_stop_waiting(void *ctx)
 
 /* clang-format off */
 static const struct stage transfer_source_stages[] = {
-	{ "connect",    5000,   false, ts_connect,        ts_disconnect },
+	{ "connect",    15000,  false, ts_connect,        ts_disconnect },
 	{ "hello",      5000,   false, ts_hello,          NULL },
 	{ "offer",      10000,  false, ts_offer,          NULL },
 	{ "fds",        0,      false, ts_fds,            NULL },
@@ -439,7 +485,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "ready",      60000,  false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
 	{ "window",     0,      false, ts_window,         NULL },
-	{ "join",       5000,   false, ts_join,           ts_leave },
+	{ "join",       15000,  false, ts_join,           ts_leave },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },
@@ -472,6 +518,7 @@ static void ts_free(struct outgoing *out)
 
 	loop_unwatch(&ts->timer);
 	g_clear_error(&ts->trouble);
+	channel_dial_free(ts->dial);
 	link_free(ts->cpr);
 	link_free(ts->main);
 	outgoing_clear(out);

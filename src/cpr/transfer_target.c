@@ -26,9 +26,10 @@
 
 /**
  * struct transfer_target - The update, from this side
- * @cpr_listener, @cpr_watch: Until a predecessor has said hello
+ * @cpr_listener: Until a predecessor has said hello
  * @cpr:	Dialogue with it
- * @main_listener, @main_watch: Until it has connected
+ * @naming:	Until the name of @main_listener's host is known
+ * @main_listener: Until it has connected
  * @main:	The state comes here
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
@@ -48,10 +49,9 @@
 struct transfer_target {
 	struct incoming base;
 	struct channel_listener *cpr_listener;
-	GSource *cpr_watch;
 	struct link *cpr;
+	struct channel_naming *naming;
 	struct channel_listener *main_listener;
-	GSource *main_watch;
 	struct link *main;
 	uint32_t features;
 	unsigned int awaited;
@@ -82,7 +82,6 @@ static bool take_hello(struct transfer_target *tt, const json_t *body, GError **
 {
 	struct update_record *record = tt->base.update->record;
 
-	loop_unwatch(&tt->cpr_watch);
 	g_clear_pointer(&tt->cpr_listener, channel_listener_free);
 	return hello_check(body, &record->old_build, &tt->features, error);
 }
@@ -181,8 +180,6 @@ static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes
 	stage_run_continue(&tt->base.run, error);
 }
 
-static gboolean cpr_connected(int fd, GIOCondition condition, void *opaque);
-
 static gboolean drained(void *opaque)
 {
 	struct transfer_target *tt = opaque;
@@ -222,17 +219,11 @@ static void cpr_closed(void *opaque, const GError *error)
 
 static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
 
-static gboolean cpr_connected(int listen_fd, GIOCondition condition, void *opaque)
+static void cpr_connected(void *opaque, int fd)
 {
 	struct transfer_target *tt = opaque;
 	g_autoptr(GError) error = NULL;
-	int fd = channel_accept(tt->cpr_listener, &error);
 
-	if (fd < 0) {
-		if (error)
-			log_warn("cpr channel: %s", error->message);
-		return G_SOURCE_CONTINUE;
-	}
 	/* One at a time: a newer connection replaces one that has said nothing yet. */
 	link_free(tt->cpr);
 	tt->cpr = link_new(fd, &cpr_handler, tt);
@@ -241,7 +232,6 @@ static gboolean cpr_connected(int listen_fd, GIOCondition condition, void *opaqu
 		log_warn("cpr channel: %s", error->message);
 		g_clear_pointer(&tt->cpr, link_free);
 	}
-	return G_SOURCE_CONTINUE;
 }
 
 /* ---- stages: the predecessor's guest runs ---- */
@@ -255,7 +245,7 @@ static enum stage_result tt_listen(void *ctx, GError **error)
 		g_prefix_error(error, "-incoming: cpr channel: ");
 		return STAGE_FAILED;
 	}
-	tt->cpr_watch = loop_watch_fd(NULL, tt->cpr_listener->fd, G_IO_IN, cpr_connected, tt);
+	channel_listener_start(tt->cpr_listener, cpr_connected, tt);
 	return STAGE_PENDING;
 }
 
@@ -263,7 +253,6 @@ static void tt_hang_up(void *ctx)
 {
 	struct transfer_target *tt = ctx;
 
-	loop_unwatch(&tt->cpr_watch);
 	g_clear_pointer(&tt->cpr, link_free);
 	g_clear_pointer(&tt->cpr_listener, channel_listener_free);
 }
@@ -356,45 +345,61 @@ static void main_closed(void *opaque, const GError *error);
 
 static const struct link_handler main_handler = {main_message, main_closed};
 
-static gboolean main_connected(int listen_fd, GIOCondition condition, void *opaque)
+static void main_connected(void *opaque, int fd)
 {
 	struct transfer_target *tt = opaque;
-	g_autoptr(GError) error = NULL;
-	int fd = channel_accept(tt->main_listener, &error);
 
-	if (error)
-		log_warn("main channel: %s", error->message);
-	if (fd < 0)
-		return G_SOURCE_CONTINUE;
 	/* One at a time: a newer connection replaces one that has not shown the session. */
 	link_free(tt->main);
 	tt->main = link_new(fd, &main_handler, tt);
-	return G_SOURCE_CONTINUE;
 }
 
 static void tt_close_main(void *ctx)
 {
 	struct transfer_target *tt = ctx;
 
-	loop_unwatch(&tt->main_watch);
+	g_clear_pointer(&tt->naming, channel_naming_free);
 	g_clear_pointer(&tt->main, link_free);
 	g_clear_pointer(&tt->main_listener, channel_listener_free);
 	g_clear_pointer(&tt->base.update->progress.address, json_decref);
 }
 
-static bool open_main(struct transfer_target *tt, GError **error)
+/* The predecessor may connect; @listener is taken, NULL with @error set. */
+static bool main_is_open(struct transfer_target *tt, struct channel_listener *listener,
+			 GError **error)
 {
-	tt->main_listener = channel_listen(tt->base.channels.main, error);
-	if (!tt->main_listener) {
+	tt->main_listener = listener;
+	if (!listener) {
 		g_prefix_error(error, "main channel: ");
 		return false;
 	}
-	tt->main_watch = loop_watch_fd(NULL, tt->main_listener->fd, G_IO_IN, main_connected, tt);
-	tt->base.update->progress.address = channel_listener_address(tt->main_listener);
+	channel_listener_start(listener, main_connected, tt);
+	tt->base.update->progress.address = channel_listener_address(listener);
 	if (link_send(tt->cpr, FRAME_MAIN_READY, NULL, error))
 		return true;
 	tt_close_main(tt);
 	return false;
+}
+
+static void main_listening(void *opaque, struct channel_listener *listener, const GError *error)
+{
+	struct transfer_target *tt = opaque;
+	GError *why = error ? g_error_copy(error) : NULL;
+
+	g_clear_pointer(&tt->naming, channel_naming_free);
+	main_is_open(tt, listener, &why);
+	stage_run_continue(&tt->base.run, why);
+}
+
+static enum stage_result open_main(struct transfer_target *tt, GError **error)
+{
+	const struct migration_address *address = tt->base.channels.main;
+
+	if (!channel_has_name(address))
+		return main_is_open(tt, channel_listen(address, error), error) ? STAGE_DONE
+									       : STAGE_FAILED;
+	tt->naming = channel_listen_name(address, main_listening, tt, error);
+	return tt->naming ? STAGE_PENDING : STAGE_FAILED;
 }
 
 static enum stage_result tt_main(void *ctx, GError **error)
@@ -405,7 +410,7 @@ static enum stage_result tt_main(void *ctx, GError **error)
 	if (tt->in_main)
 		return STAGE_PENDING;
 	tt->base.started = true;
-	return open_main(tt, error) ? STAGE_DONE : STAGE_FAILED;
+	return open_main(tt, error);
 }
 
 /* migrate-incoming has come while or before the stage "main" waits for it. */
@@ -417,8 +422,8 @@ static void tt_main_named(struct incoming *in)
 	if (!tt->in_main)
 		return;
 	tt->in_main = false;
-	open_main(tt, &error);
-	stage_run_continue(&in->run, error);
+	if (open_main(tt, &error) != STAGE_PENDING)
+		stage_run_continue(&in->run, error);
 }
 
 static bool join_fits(struct transfer_target *tt, enum frame_type type, const json_t *body)
@@ -438,7 +443,6 @@ static void main_message(void *opaque, enum frame_type type, json_t *body, GByte
 			"main channel: a connection that does not belong to this update was closed");
 		g_clear_pointer(&tt->main, link_free);
 	} else if (tt->main_listener) {
-		loop_unwatch(&tt->main_watch);
 		g_clear_pointer(&tt->main_listener, channel_listener_free);
 		g_clear_pointer(&tt->base.update->progress.address, json_decref);
 		tt->awaited = 0;

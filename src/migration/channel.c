@@ -20,20 +20,17 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/resolve.h"
 #include "state/section.h"
+
+/* How soon a connection is tried again for which there was no descriptor. */
+#define ACCEPT_AGAIN_MS 500
 
 /* ---- sockets ---- */
 
-static struct sockaddr_un unix_sockaddr(const char *path)
-{
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-
-	g_strlcpy(sun.sun_path, path, sizeof(sun.sun_path));
-	return sun;
-}
-
-/* A duplicate of the inherited descriptor that @address names. */
-static int inherited_socket(const struct migration_address *address, GError **error)
+int channel_inherited_socket(const struct migration_address *address, GError **error)
 {
 	int number = atoi(address->fd_name);
 	struct stat st;
@@ -49,53 +46,36 @@ static int inherited_socket(const struct migration_address *address, GError **er
 	return fd;
 }
 
-static struct addrinfo *inet_resolve(const struct migration_address *address, int flags,
-				     GError **error)
+static int inet_bind(const struct migration_address *address, const struct addrinfo *list,
+		     GError **error)
 {
-	struct addrinfo hints = {.ai_flags = flags | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-	struct addrinfo *list = NULL;
-	int r = getaddrinfo(address->host[0] ? address->host : NULL, address->port, &hints, &list);
+	int on = 1, saved = ENOENT;
 
-	if (r == 0)
-		return list;
-	error_set_generic(error, "address resolution failed for %s:%s: %s", address->host,
-			  address->port, gai_strerror(r));
-	return NULL;
-}
-
-static int inet_bind(const struct migration_address *address, GError **error)
-{
-	struct addrinfo *list = inet_resolve(address, AI_PASSIVE, error);
-	int on = 1, saved = 0, found = -1;
-
-	for (struct addrinfo *ai = list; ai && found < 0; ai = ai->ai_next) {
+	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
 		autofd int fd =
 			socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 		if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
 		    bind(fd, ai->ai_addr, ai->ai_addrlen) == 0)
-			found = fd_steal(&fd);
-		else
-			saved = errno;
+			return fd_steal(&fd);
+		saved = errno;
 	}
-	if (list && found < 0)
-		error_set_errno(error, saved, "Failed to bind socket to %s:%s", address->host,
-				address->port);
-	if (list)
-		freeaddrinfo(list);
-	return found;
+	error_set_errno(error, saved, "Failed to bind socket to %s:%s", address->host,
+			address->port);
+	return -1;
 }
 
-static int listener_socket(const struct migration_address *address, struct file_made *made,
-			   GError **error)
+/* @list: addresses of a TCP one. */
+static int listener_socket(const struct migration_address *address, const struct addrinfo *list,
+			   struct file_made *made, GError **error)
 {
 	switch (address->transport) {
 	case MIGRATION_UNIX:
 		return file_make_socket(address->path, false, made, error);
 	case MIGRATION_INET:
-		return inet_bind(address, error);
+		return inet_bind(address, list, error);
 	case MIGRATION_FD:
-		return inherited_socket(address, error);
+		return channel_inherited_socket(address, error);
 	case MIGRATION_FILE:
 	case MIGRATION_EXEC:
 		break;
@@ -105,11 +85,12 @@ static int listener_socket(const struct migration_address *address, struct file_
 	return -1;
 }
 
-struct channel_listener *channel_listen(const struct migration_address *address, GError **error)
+static struct channel_listener *listen_on(const struct migration_address *address,
+					  const struct addrinfo *list, GError **error)
 {
 	autoptr(channel_listener) listener = g_new0(struct channel_listener, 1);
 
-	listener->fd = listener_socket(address, &listener->made, error);
+	listener->fd = listener_socket(address, list, &listener->made, error);
 	if (listener->fd < 0)
 		return NULL;
 	if (!fd_set_nonblock(listener->fd, true) || listen(listener->fd, 4) < 0) {
@@ -121,10 +102,83 @@ struct channel_listener *channel_listen(const struct migration_address *address,
 	return g_steal_pointer(&listener);
 }
 
+struct channel_listener *channel_listen(const struct migration_address *address, GError **error)
+{
+	struct addrinfo *list = NULL;
+	struct channel_listener *listener;
+
+	if (address->transport == MIGRATION_INET)
+		list = resolve_now(address->host, address->port, AI_PASSIVE);
+	listener = listen_on(address, list, error);
+	if (list)
+		freeaddrinfo(list);
+	return listener;
+}
+
+/**
+ * struct channel_naming - A name to listen on that is being looked up
+ * @address:	Borrowed
+ */
+struct channel_naming {
+	const struct migration_address *address;
+	channel_listening_fn done;
+	void *opaque;
+	struct resolve *resolve;
+};
+
+static void name_resolved(void *opaque, struct addrinfo *list, const GError *failure)
+{
+	struct channel_naming *naming = opaque;
+	g_autoptr(GError) error = failure ? g_error_copy(failure) : NULL;
+	struct channel_listener *listener = NULL;
+
+	naming->resolve = NULL;
+	if (list) {
+		listener = listen_on(naming->address, list, &error);
+		freeaddrinfo(list);
+	}
+	/* May free it. */
+	naming->done(naming->opaque, listener, error);
+}
+
+bool channel_has_name(const struct migration_address *address)
+{
+	struct addrinfo *list;
+
+	if (address->transport != MIGRATION_INET)
+		return false;
+	list = resolve_now(address->host, address->port, AI_PASSIVE);
+	if (list)
+		freeaddrinfo(list);
+	return !list;
+}
+
+struct channel_naming *channel_listen_name(const struct migration_address *address,
+					   channel_listening_fn done, void *opaque, GError **error)
+{
+	struct channel_naming *naming = g_new0(struct channel_naming, 1);
+
+	*naming = (struct channel_naming){address, done, opaque, NULL};
+	naming->resolve = resolve_start(address->host, address->port, AI_PASSIVE, name_resolved,
+					naming, error);
+	if (!naming->resolve)
+		g_clear_pointer(&naming, g_free);
+	return naming;
+}
+
+void channel_naming_free(struct channel_naming *naming)
+{
+	if (!naming)
+		return;
+	resolve_cancel(naming->resolve);
+	g_free(naming);
+}
+
 void channel_listener_free(struct channel_listener *listener)
 {
 	if (!listener)
 		return;
+	loop_unwatch(&listener->watch);
 	file_unmake(&listener->made);
 	fd_close(&listener->fd);
 	g_free(listener);
@@ -148,12 +202,13 @@ json_t *channel_listener_address(const struct channel_listener *listener)
 	return json_pack("{s:s, s:s, s:s}", "type", "inet", "host", host, "port", port);
 }
 
-int channel_accept(const struct channel_listener *listener, GError **error)
+int channel_accept(struct channel_listener *listener, GError **error)
 {
 	int on = 1;
 	int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd >= 0) {
+		listener->short_of = false;
 		/* Fails on anything but TCP, where there is nothing to set. */
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		return fd;
@@ -163,90 +218,45 @@ int channel_accept(const struct channel_listener *listener, GError **error)
 	return -1;
 }
 
-/* Connect the nonblocking @fd.  Return: 0 or an errno. */
-static int connect_before(int fd, const struct sockaddr *sa, socklen_t len, uint64_t deadline_ns)
-{
-	int err = 0;
-	socklen_t err_len = sizeof(err);
+static gboolean acceptable(int fd, GIOCondition condition, void *opaque);
 
-	if (connect(fd, sa, len) == 0)
-		return 0;
-	if (errno != EINPROGRESS)
-		return errno;
-	switch (fd_poll(fd, POLLOUT, deadline_ns)) {
-	case -1:
-		return errno;
-	case 0:
-		return ETIMEDOUT;
-	}
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &err_len) < 0 ? errno : err;
+static gboolean accept_again(void *opaque)
+{
+	struct channel_listener *listener = opaque;
+
+	loop_unwatch(&listener->watch);
+	listener->watch = loop_watch_fd(NULL, listener->fd, G_IO_IN, acceptable, listener);
+	return G_SOURCE_REMOVE;
 }
 
-static int unix_connect(const char *path, uint64_t deadline_ns, GError **error)
+/* Without descriptors, or memory, the connection stays in the queue, and the loop must not spin. */
+static gboolean acceptable(int fd, GIOCondition condition, void *opaque)
 {
-	struct sockaddr_un sun = unix_sockaddr(path);
-	autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int err = fd < 0 ? errno : 0;
+	struct channel_listener *listener = opaque;
+	g_autoptr(GError) error = NULL;
+	int peer = channel_accept(listener, &error);
 
-	if (!err)
-		err = connect_before(fd, (struct sockaddr *)&sun, sizeof(sun), deadline_ns);
-	if (err) {
-		error_set_errno(error, err, "Failed to connect to '%s'", path);
-		return -1;
+	if (peer >= 0) {
+		/* May free the listener. */
+		listener->accepted(listener->opaque, peer);
+		return G_SOURCE_CONTINUE;
 	}
-	return fd_steal(&fd);
+	if (!error)
+		return G_SOURCE_CONTINUE;
+	if (!listener->short_of)
+		log_warn("%s; trying again", error->message);
+	listener->short_of = true;
+	loop_unwatch(&listener->watch);
+	listener->watch = loop_after_ms(ACCEPT_AGAIN_MS, accept_again, listener);
+	return G_SOURCE_REMOVE;
 }
 
-static int inet_connect(const struct migration_address *address, uint64_t deadline_ns,
-			GError **error)
+void channel_listener_start(struct channel_listener *listener, channel_accepted_fn accepted,
+			    void *opaque)
 {
-	struct addrinfo *list = inet_resolve(address, 0, error);
-	int on = 1, err = 0, found = -1;
-
-	for (struct addrinfo *ai = list; ai && found < 0; ai = ai->ai_next) {
-		autofd int fd =
-			socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-		err = fd < 0 ? errno : connect_before(fd, ai->ai_addr, ai->ai_addrlen, deadline_ns);
-		if (!err)
-			found = fd_steal(&fd);
-	}
-	if (list && found < 0)
-		error_set_errno(error, err, "Failed to connect to '%s:%s'", address->host,
-				address->port);
-	if (list)
-		freeaddrinfo(list);
-	if (found >= 0)
-		(void)setsockopt(found, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	return found;
-}
-
-int channel_connect(const struct migration_address *address, uint64_t deadline_ns, GError **error)
-{
-	autofd int fd = -1;
-
-	switch (address->transport) {
-	case MIGRATION_UNIX:
-		return unix_connect(address->path, deadline_ns, error);
-	case MIGRATION_INET:
-		return inet_connect(address, deadline_ns, error);
-	case MIGRATION_FD:
-		fd = inherited_socket(address, error);
-		if (fd >= 0 && !fd_set_nonblock(fd, true)) {
-			error_set_errno(error, errno, "cannot make file descriptor %s nonblocking",
-					address->fd_name);
-			return -1;
-		}
-		return fd_steal(&fd);
-	case MIGRATION_FILE:
-		error_set_generic(error, "Migration requires streamable transport (eg unix)");
-		return -1;
-	case MIGRATION_EXEC:
-		break;
-	}
-	error_set_generic(error, "exec: is not offered as a channel of this mode; use unix: or "
-				 "tcp:");
-	return -1;
+	listener->accepted = accepted;
+	listener->opaque = opaque;
+	accept_again(listener);
 }
 
 /* ---- files ---- */

@@ -24,7 +24,10 @@ def same_line(vms, old, args=(), **kwargs):
             "transport": "socket", "type": "unix", "path": cpr}}], **kwargs)
     new.main_path, new.cpr_path = main, cpr
     new.qmp_path = old.qmp_path
-    wait_for_socket(cpr)
+    try:
+        wait_for_socket(cpr, 60)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; log:\n{new.log_text()}") from error
     return new
 
 

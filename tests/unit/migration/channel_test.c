@@ -5,6 +5,7 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/loop.h"
 #include "migration/channel.h"
 #include "state/section.h"
 
@@ -48,6 +50,37 @@ static struct migration_address *file_address(const char *path, unsigned int off
 	return migration_address_from_uri(uri, NULL);
 }
 
+/* What channel_connect() comes to, from the main loop. */
+struct outcome {
+	int fd;
+	GError *error;
+	bool over;
+};
+
+static void connected(void *opaque, int fd, const GError *error)
+{
+	struct outcome *outcome = opaque;
+
+	outcome->fd = fd;
+	outcome->error = error ? g_error_copy(error) : NULL;
+	outcome->over = true;
+}
+
+static int connect_to(const struct migration_address *address, GError **error)
+{
+	struct outcome outcome = {-1};
+	struct channel_dial *dial = channel_connect(address, 5000, connected, &outcome);
+
+	/* Never from inside the call. */
+	g_assert_false(outcome.over);
+	while (!outcome.over)
+		g_main_context_iteration(NULL, TRUE);
+	channel_dial_free(dial);
+	if (outcome.error)
+		g_propagate_error(error, outcome.error);
+	return outcome.fd;
+}
+
 static void test_unix(struct fixture *f, const void *data)
 {
 	autoptr(migration_address) address = unix_address(f->path);
@@ -59,7 +92,7 @@ static void test_unix(struct fixture *f, const void *data)
 	struct stat st;
 	char buf[4];
 
-	g_assert_cmpint(channel_connect(address, clock_deadline_ms(1000), &error), ==, -1);
+	g_assert_cmpint(connect_to(address, &error), ==, -1);
 	g_assert_nonnull(strstr(error->message, f->path));
 	g_clear_error(&error);
 	listener = channel_listen(address, &error);
@@ -69,7 +102,7 @@ static void test_unix(struct fixture *f, const void *data)
 	g_assert_cmpint(st.st_mode & 0777, ==, 0600);
 	g_assert_cmpint(channel_accept(listener, &error), ==, -1);
 	g_assert_no_error(error);
-	client = channel_connect(address, clock_deadline_ms(1000), &error);
+	client = connect_to(address, &error);
 	g_assert_no_error(error);
 	server = channel_accept(listener, &error);
 	g_assert_cmpint(server, >=, 0);
@@ -115,9 +148,127 @@ static void test_tcp(void)
 	uri = g_strdup_printf("tcp:0:%s", json_string_value(json_object_get(where, "port")));
 	json_decref(where);
 	address = migration_address_from_uri(uri, NULL);
-	client = channel_connect(address, clock_deadline_ms(1000), &error);
+	client = connect_to(address, &error);
 	g_assert_no_error(error);
 	g_assert_cmpint(client, >=, 0);
+}
+
+/* A host's name is looked up on a thread, for either end; so is one that there is not. */
+static void listening(void *opaque, struct channel_listener *listener, const GError *error)
+{
+	g_assert_no_error(error);
+	*(struct channel_listener **)opaque = listener;
+}
+
+static void test_names(void)
+{
+	autoptr(migration_address) any = migration_address_from_uri("tcp:localhost:0", NULL);
+	autoptr(migration_address)
+		nobody = migration_address_from_uri("tcp:no.such.host.invalid:1", NULL);
+	autoptr(migration_address) address = NULL;
+	autoptr(channel_listener) listener = NULL;
+	struct channel_naming *naming;
+	g_autofree char *uri = NULL;
+	g_autoptr(GError) error = NULL;
+	autofd int client = -1;
+	json_t *where;
+
+	g_assert_true(channel_has_name(any));
+	naming = channel_listen_name(any, listening, &listener, &error);
+	g_assert_nonnull(naming);
+	while (!listener)
+		g_main_context_iteration(NULL, TRUE);
+	channel_naming_free(naming);
+	where = channel_listener_address(listener);
+	uri = g_strdup_printf("tcp:localhost:%s",
+			      json_string_value(json_object_get(where, "port")));
+	json_decref(where);
+	address = migration_address_from_uri(uri, NULL);
+	client = connect_to(address, &error);
+	g_assert_no_error(error);
+	g_assert_cmpint(client, >=, 0);
+	g_assert_cmpint(connect_to(nobody, &error), ==, -1);
+	g_assert_nonnull(strstr(error->message, "address resolution failed"));
+}
+
+static void never(void *opaque, int fd, const GError *error)
+{
+	g_assert_not_reached();
+}
+
+/* A full queue is waited for, until there is room or it is too late; what is given up is not told. */
+static void test_full_queue(struct fixture *f, const void *data)
+{
+	autoptr(migration_address) address = unix_address(f->path);
+	autoptr(channel_listener) listener = channel_listen(address, NULL);
+	struct outcome outcome = {-1};
+	struct channel_dial *dial;
+	autofd int first = -1, taken = -1;
+	int fd;
+
+	g_assert_cmpint(listen(listener->fd, 0), ==, 0);
+	first = connect_to(address, NULL);
+	dial = channel_connect(address, 200, connected, &outcome);
+	g_assert_false(channel_dial_take(dial, &fd, NULL));
+	while (!outcome.over)
+		g_main_context_iteration(NULL, TRUE);
+	g_assert_cmpint(outcome.fd, ==, -1);
+	g_assert_nonnull(strstr(outcome.error->message, "timed out"));
+	g_clear_error(&outcome.error);
+	channel_dial_free(dial);
+
+	outcome.over = false;
+	dial = channel_connect(address, 10000, connected, &outcome);
+	taken = channel_accept(listener, NULL);
+	while (!outcome.over)
+		g_main_context_iteration(NULL, TRUE);
+	g_assert_cmpint(outcome.fd, >=, 0);
+	fd_close(&outcome.fd);
+	channel_dial_free(dial);
+
+	channel_dial_free(channel_connect(address, 10000, never, NULL));
+	while (g_main_context_iteration(NULL, FALSE))
+		;
+}
+
+static gboolean nothing(void *opaque)
+{
+	return G_SOURCE_REMOVE;
+}
+
+static void accepted(void *opaque, int fd)
+{
+	*(int *)opaque = fd;
+}
+
+/* Without a descriptor for it a connection waits, and the loop sleeps. */
+static void test_no_descriptor(struct fixture *f, const void *data)
+{
+	autoptr(migration_address) address = unix_address(f->path);
+	autoptr(channel_listener) listener = channel_listen(address, NULL);
+	autofd int client = connect_to(address, NULL);
+	struct rlimit limit, none;
+	int peer = -1, turns = 0, free_fd;
+
+	/* The next number is too high. */
+	getrlimit(RLIMIT_NOFILE, &limit);
+	free_fd = dup(client);
+	none = (struct rlimit){free_fd, limit.rlim_max};
+	fd_close(&free_fd);
+	channel_listener_start(listener, accepted, &peer);
+	setrlimit(RLIMIT_NOFILE, &none);
+	for (uint64_t end_ns = clock_deadline_ms(100); clock_now_ns() < end_ns; turns++) {
+		GSource *tick = loop_after_ms(20, nothing, NULL);
+
+		g_main_context_iteration(NULL, TRUE);
+		loop_unwatch(&tick);
+	}
+	setrlimit(RLIMIT_NOFILE, &limit);
+	g_assert_cmpint(turns, <, 20);
+	g_assert_cmpint(peer, ==, -1);
+	while (peer < 0)
+		g_main_context_iteration(NULL, TRUE);
+	fd_close(&peer);
 }
 
 static void test_inherited(void)
@@ -216,7 +367,7 @@ static void test_bad_file(struct fixture *f, const void *data)
 	g_assert_cmpint(channel_open_file(address, &error), ==, -1);
 	g_assert_nonnull(error);
 	g_clear_error(&error);
-	g_assert_cmpint(channel_connect(address, 0, &error), ==, -1);
+	g_assert_cmpint(connect_to(address, &error), ==, -1);
 	g_assert_cmpstr(error->message, ==, "Migration requires streamable transport (eg unix)");
 }
 
@@ -228,6 +379,9 @@ int main(int argc, char **argv)
 	ADD("/channel/unix", test_unix);
 	ADD("/channel/unix-path", test_unix_path);
 	g_test_add_func("/channel/tcp", test_tcp);
+	g_test_add_func("/channel/names", test_names);
+	ADD("/channel/full-queue", test_full_queue);
+	ADD("/channel/no-descriptor", test_no_descriptor);
 	g_test_add_func("/channel/inherited", test_inherited);
 	g_test_add_func("/channel/slow-reader", test_slow_reader);
 	ADD("/channel/file", test_file);
