@@ -199,6 +199,7 @@ static void test_stranger(struct fixture *f, const void *data)
 	{
 		autofd int reader = open(f->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
+		g_assert_cmpint(reader, >=, 0);
 		assert_refused(f->path, FILE_STREAM, "a file of user 12345 is not used");
 	}
 	/* In his own directory he could do anything anyway. */
