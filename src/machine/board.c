@@ -90,16 +90,7 @@ static struct chardev *env_find_chardev(void *opaque, const char *id)
 
 static struct block_node *env_find_block(void *opaque, const char *id)
 {
-	const struct machine *machine = opaque;
-
-	for (guint i = 0; i < machine->blocks->len; i++) {
-		struct block_node *node = machine->blocks->pdata[i];
-
-		if (g_strcmp0(block_node_name(node), id) == 0 ||
-		    g_strcmp0(block_node_drive_id(node), id) == 0)
-			return node;
-	}
-	return NULL;
+	return machine_find_block(opaque, id, id);
 }
 
 static const char *env_find_rng_path(void *opaque, const char *id)

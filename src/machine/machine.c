@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/machine.h"
 
-#include "backend/block/block.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -282,13 +281,4 @@ struct chardev *machine_find_chardev(struct machine *machine, const char *id)
 GPtrArray *machine_ram_blocks(struct machine *machine)
 {
 	return machine->ram_blocks;
-}
-
-json_t *machine_query_block(struct machine *machine)
-{
-	json_t *list = json_array();
-
-	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++)
-		json_array_append_new(list, block_node_query_json(machine->blocks->pdata[i]));
-	return list;
 }

@@ -200,3 +200,10 @@ void population_free(struct population *population);
 struct chardev *machine_find_chardev(struct machine *machine, const char *id);
 GPtrArray *machine_ram_blocks(struct machine *machine); /* struct ram_block *; NULL once disowned */
 json_t *machine_query_block(struct machine *machine); /* query-block's list; owned by the caller */
+
+/**
+ * machine_block_resize() - block_resize: another size for a disk, which its guest is told
+ * @device, @node_name: a -drive's id or a node name; the other one is NULL
+ */
+bool machine_block_resize(struct machine *machine, const char *device, const char *node_name,
+			  uint64_t size_bytes, GError **error);

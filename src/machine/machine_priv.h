@@ -150,6 +150,10 @@ void board_assign_resources(struct machine *machine);
  * machine_disown(). */
 void board_teardown(struct machine *machine, bool disown);
 
+/** machine_find_block() - A disk's node by its drive's id or by its own name; NULL if there is none. */
+struct block_node *machine_find_block(const struct machine *machine, const char *device,
+				      const char *node_name);
+
 /* hotplug.c; context: main thread */
 
 /** hotplug_answer() - Carry out what the guest said: take away what it let go of. */

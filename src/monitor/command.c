@@ -8,7 +8,7 @@
 #include "options/text.h"
 
 static const struct command *const families[] = {
-	commands_control,   commands_query,   commands_machine, commands_device,
+	commands_control,   commands_query,   commands_machine, commands_block, commands_device,
 	commands_migration, commands_chardev, commands_schema,	commands_hmp,
 };
 

@@ -76,8 +76,8 @@ struct command {
 
 /* One table per family; a row without a name of either kind ends it. */
 extern const struct command commands_control[], commands_query[], commands_machine[],
-	commands_device[], commands_migration[], commands_chardev[], commands_schema[],
-	commands_hmp[];
+	commands_block[], commands_device[], commands_migration[], commands_chardev[],
+	commands_schema[], commands_hmp[];
 
 /** struct event_type - An event for query-qmp-schema; @data NULL: it has none */
 struct event_type {

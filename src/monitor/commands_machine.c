@@ -1,4 +1,4 @@
-// Queries about the machine: vCPUs, memory, disks, device models, options.
+// Queries about the machine: vCPUs, memory, device models, options.
 // SPDX-License-Identifier: Apache-2.0
 #include <inttypes.h>
 
@@ -136,57 +136,6 @@ static void print_ramblock(GString *out, const json_t *result)
 		json_member(b, "name"), json_integer_value(json_object_get(b, "page-size")) / 1024,
 		(uint64_t)json_integer_value(json_object_get(b, "size")), json_member(b, "hva"),
 		on_off(json_object_get(b, "shared")));
-}
-
-/* ---- disks ---- */
-
-OBJECT_TYPE(cache_info, {"writeback", &schema_bool}, {"direct", &schema_bool},
-	    {"no-flush", &schema_bool});
-OBJECT_TYPE(image_info, {"filename", &schema_string}, {"format", &schema_string},
-	    {"virtual-size", &schema_int}, {"actual-size", &schema_int, true},
-	    {"dirty-flag", &schema_bool, true});
-OBJECT_TYPE(block_device_info, {"file", &schema_string}, {"node-name", &schema_string, true},
-	    {"drv", &schema_string}, {"ro", &schema_bool}, {"encrypted", &schema_bool},
-	    {"backing_file_depth", &schema_int}, {"detect_zeroes", &schema_string},
-	    {"write_threshold", &schema_int}, {"cache", &cache_info}, {"image", &image_info},
-	    {"bps", &schema_int}, {"bps_rd", &schema_int}, {"bps_wr", &schema_int},
-	    {"iops", &schema_int}, {"iops_rd", &schema_int}, {"iops_wr", &schema_int});
-OBJECT_TYPE(block_info, {"device", &schema_string}, {"qdev", &schema_string, true},
-	    {"type", &schema_string}, {"removable", &schema_bool}, {"locked", &schema_bool},
-	    {"io-status", &schema_string, true}, {"inserted", &block_device_info, true});
-LIST_TYPE(block_info_list, block_info);
-
-static json_t *run_block(struct command_call *call, const json_t *args, GError **error)
-{
-	return machine_query_block(call->machine);
-}
-
-static void print_block(GString *out, const json_t *result)
-{
-	json_t *block;
-	size_t i;
-
-	json_array_foreach(result, i, block)
-	{
-		const json_t *in = json_object_get(block, "inserted");
-		const json_t *cache = json_object_get(in, "cache");
-		const char *device = json_member(block, "device");
-		const char *direct = json_is_true(json_object_get(cache, "direct")) ? ", direct"
-										    : "";
-		bool writeback = json_is_true(json_object_get(cache, "writeback"));
-
-		g_string_append_printf(out, "%s%s (%s): %s (%s%s)\n", i ? "\n" : "",
-				       *device ? device : json_member(in, "node-name"),
-				       json_member(in, "node-name"), json_member(in, "file"),
-				       json_member(in, "drv"),
-				       json_is_true(json_object_get(in, "ro")) ? ", read-only"
-									       : "");
-		if (*json_member(block, "qdev"))
-			g_string_append_printf(out, "    Attached to:      %s\n",
-					       json_member(block, "qdev"));
-		g_string_append_printf(out, "    Cache mode:       %s%s\n",
-				       writeback ? "writeback" : "writethrough", direct);
-	}
 }
 
 /* ---- what there is to choose from ---- */
@@ -332,12 +281,6 @@ const struct command commands_machine[] = {
 		.returns = &ram_block_list,
 		.run = run_ramblock,
 		.hmp = {"info ramblock", .help = "RAM blocks", .print = print_ramblock},
-	},
-	{
-		.name = "query-block",
-		.returns = &block_info_list,
-		.run = run_block,
-		.hmp = {"info block", .help = "disks", .print = print_block},
 	},
 	{
 		.name = "query-machines",

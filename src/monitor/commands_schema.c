@@ -9,6 +9,11 @@ LIST_TYPE(schema_info_list, schema_any);
 OBJECT_TYPE(guest_reason, {"guest", &schema_bool}, {"reason", &schema_string});
 OBJECT_TYPE(migration_event, {"status", &type_migration_status}, {"ready", &schema_bool, true});
 OBJECT_TYPE(device_event, {"device", &schema_string, true}, {"path", &schema_string});
+ENUM_TYPE(io_operation, "read", "write");
+ENUM_TYPE(error_action, "ignore", "report", "stop");
+OBJECT_TYPE(io_error_event, {"qom-path", &schema_string}, {"device", &schema_string},
+	    {"node-name", &schema_string, true}, {"operation", &io_operation},
+	    {"action", &error_action}, {"nospace", &schema_bool, true}, {"reason", &schema_string});
 OBJECT_TYPE(pass_event, {"pass", &schema_int});
 
 const struct event_type event_types[] = {
@@ -19,6 +24,7 @@ const struct event_type event_types[] = {
 	{"POWERDOWN", NULL},
 	{"DEVICE_DELETED", &device_event},
 	{"DEVICE_UNPLUG_GUEST_ERROR", &device_event},
+	{"BLOCK_IO_ERROR", &io_error_event},
 	{"MIGRATION", &migration_event},
 	{"MIGRATION_PASS", &pass_event},
 	{"MIGRATION_RECORD", &type_update_record},

@@ -138,6 +138,18 @@ struct chardev_config {
 
 enum block_aio { BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
 
+/** enum block_on_error - werror=, rerror=: what becomes of a request that the storage failed */
+enum block_on_error {
+	BLOCK_ON_ERROR_AUTO, /* a device: as its drive says; a drive: enospc, rerror report */
+	BLOCK_ON_ERROR_REPORT,
+	BLOCK_ON_ERROR_IGNORE,
+	BLOCK_ON_ERROR_STOP,
+	BLOCK_ON_ERROR_ENOSPC, /* stop if there is no space left, else report */
+};
+
+/** block_on_error_names - In the order of enum block_on_error, for property tables */
+extern const char *const block_on_error_names[];
+
 /**
  * struct block_config - One disk node, from -blockdev (raw over file/host_device, flattened) or
  * -drive
@@ -153,6 +165,8 @@ enum block_aio { BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
  * @discard:	discard=unmap
  * @locking:	locking=on|off|auto: OFD lock on the image
  * @aio:	io_uring (default; falls back to threads where the kernel forbids it) or threads
+ * @guess_raw:	No format was named: an image with the header of another one is refused
+ * @werror, @rerror: what failed writes (flushes, discards) and reads lead to
  */
 struct block_config {
 	char *node_name;
@@ -167,6 +181,8 @@ struct block_config {
 	bool discard;
 	enum on_off_auto locking;
 	enum block_aio aio;
+	bool guess_raw;
+	enum block_on_error werror, rerror;
 };
 
 /**

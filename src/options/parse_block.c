@@ -25,6 +25,8 @@ static const char *const discard_names[] = {"ignore", "off", "unmap", "on", NULL
 static const char *const media_names[] = {"disk", NULL};
 static const char *const format_names[] = {"raw", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
+/* A read needs no space; the places are those of enum block_on_error. */
+static const char *const read_error_names[] = {"auto", "report", "ignore", "stop", NULL};
 static const char *const cache_names[] = {
 	[CACHE_WRITEBACK] = "writeback",
 	[CACHE_NONE] = "none",
@@ -46,6 +48,7 @@ struct drive_args {
 	enum block_aio aio;
 	bool read_only;
 	enum drive_discard discard;
+	enum block_on_error werror, rerror;
 };
 
 #define DRIVE(key, kind, member, ...)                                       \
@@ -61,7 +64,7 @@ const struct prop drive_props[] = {
 	DRIVE("index", PROP_U32, index, .max = DRIVE_INDEX_MAX, .help = "if=virtio: its number"),
 	DRIVE("media", PROP_ENUM, media, .names = media_names, .def = "disk", .help = "medium"),
 	DRIVE("format", PROP_ENUM, format, .names = format_names, .def = "raw",
-	      .help = "raw also unless given: images are not probed"),
+	      .help = "raw also unless given, but then no other format's header is accepted"),
 	DRIVE("cache", PROP_ENUM, cache, .names = cache_names, .def = "writeback",
 	      .help = "how the host's page cache and flushes are used"),
 	DRIVE("cache.direct", PROP_ON_OFF_AUTO, cache_direct, .def = "auto",
@@ -73,6 +76,10 @@ const struct prop drive_props[] = {
 	DRIVE("read-only", PROP_BOOL, read_only, .def = "off", .help = "also readonly="),
 	DRIVE("discard", PROP_ENUM, discard, .names = discard_names, .def = "ignore",
 	      .help = "what the guest's discards do to the image"),
+	DRIVE("werror", PROP_ENUM, werror, .names = block_on_error_names, .def = "enospc",
+	      .help = "writes that fail: stop the VM if no space is left, or as named"),
+	DRIVE("rerror", PROP_ENUM, rerror, .names = read_error_names, .def = "report",
+	      .help = "reads that fail: the guest gets the error, or as named"),
 	{.name = NULL},
 };
 
@@ -89,7 +96,8 @@ static bool is_block_device(const char *path)
 	return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
 }
 
-static void drive_add_block(struct parse *p, const struct drive_args *args, const char *id)
+static void drive_add_block(struct parse *p, const struct drive_args *args, bool format_given,
+			    const char *id)
 {
 	struct block_config *block = g_new0(struct block_config, 1);
 	bool direct = args->cache == CACHE_NONE || args->cache == CACHE_DIRECTSYNC;
@@ -104,6 +112,9 @@ static void drive_add_block(struct parse *p, const struct drive_args *args, cons
 	block->writethrough = args->cache == CACHE_WRITETHROUGH || args->cache == CACHE_DIRECTSYNC;
 	block->discard = args->discard == DISCARD_UNMAP || args->discard == DISCARD_ON;
 	block->aio = args->aio;
+	block->guess_raw = !format_given;
+	block->werror = args->werror;
+	block->rerror = args->rerror;
 	vm_config_add(p->config, VM_LIST_BLOCKS, block);
 }
 
@@ -129,8 +140,9 @@ static bool drive_take_index(struct parse *p, bool given, uint32_t *index, GErro
 	return true;
 }
 
-static bool drive_add(struct parse *p, struct drive_args *args, bool index_given, GError **error)
+static bool drive_add(struct parse *p, struct drive_args *args, const json_t *given, GError **error)
 {
+	bool index_given = json_object_get(given, "index") != NULL;
 	g_autofree char *id = g_steal_pointer(&args->id);
 
 	if (*args->file == '\0')
@@ -149,7 +161,7 @@ static bool drive_add(struct parse *p, struct drive_args *args, bool index_given
 			id = g_strdup_printf("virtio%u", args->index);
 		drive_add_device(p, id);
 	}
-	drive_add_block(p, args, id);
+	drive_add_block(p, args, json_object_get(given, "format") != NULL, id);
 	return true;
 }
 
@@ -161,7 +173,7 @@ bool parse_drive(struct parse *p, const char *text, json_t *json, GError **error
 	if (!json_rename(json, "readonly", "read-only", p->what, error) ||
 	    !props_from_json(drive_props, json, &args, p->what, error))
 		return false;
-	ok = drive_add(p, &args, json_object_get(json, "index") != NULL, error);
+	ok = drive_add(p, &args, json, error);
 	props_clear(drive_props, &args);
 	return ok;
 }

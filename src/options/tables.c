@@ -158,6 +158,12 @@ static const char *const block_aio_names[] = {
 	NULL,
 };
 
+const char *const block_on_error_names[] = {
+	[BLOCK_ON_ERROR_AUTO] = "auto",	    [BLOCK_ON_ERROR_REPORT] = "report",
+	[BLOCK_ON_ERROR_IGNORE] = "ignore", [BLOCK_ON_ERROR_STOP] = "stop",
+	[BLOCK_ON_ERROR_ENOSPC] = "enospc", NULL,
+};
+
 #define BLOCK(...) PROP(block_config, __VA_ARGS__)
 
 static const struct prop block_props[] = {
@@ -173,6 +179,9 @@ static const struct prop block_props[] = {
 	BLOCK("discard", PROP_BOOL, discard),
 	BLOCK("locking", PROP_ON_OFF_AUTO, locking),
 	BLOCK("aio", PROP_ENUM, aio, .names = block_aio_names),
+	BLOCK("guess-raw", PROP_BOOL, guess_raw),
+	BLOCK("werror", PROP_ENUM, werror, .names = block_on_error_names),
+	BLOCK("rerror", PROP_ENUM, rerror, .names = block_on_error_names),
 	{.name = NULL},
 };
 

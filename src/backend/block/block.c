@@ -1,9 +1,10 @@
-// Disk images: open, lock, measure, describe.
+// Disk images: open, measure, resize, who uses them, what their errors lead to.
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/block/block.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,33 +12,46 @@
 #include <unistd.h>
 
 #include "backend/block/engine.h"
+#include "backend/block/format.h"
+#include "backend/block/lock.h"
 #include "base/error.h"
 #include "base/fd.h"
-
-/* QEMU locks a byte per permission it holds (100 + n) and per one it does not share (200 + n). */
-#define LOCK_BYTE_WRITES       101
-#define LOCK_BYTE_NO_WRITES_BY 201
 
 /**
  * struct block_node - One open image
  * @fds, @fd_name: where the descriptor is registered
- * @user:	Who attached, NULL if nobody
- * @sector_bytes, @align_bytes: see block.h
+ * @user_name:	Who attached, NULL if nobody; @user has the rest
+ * @end_bytes:	Where the image ended when it was last measured
+ * @sector_bytes: see block.h
+ * @fresh:	Opened here, not inherited
+ * @lock_held, @lock_shared: what was locked here last
+ * @io_status:	enum block_io_status
  */
 struct block_node {
 	char *name;
 	char *drive_id;
 	char *filename;
-	char *user;
+	char *user_name;
+	struct block_user user;
 	struct fd_source *fds;
 	char *fd_name;
 	int fd;
-	uint64_t size_bytes;
+	uint64_t end_bytes;
 	uint32_t sector_bytes;
-	uint32_t align_bytes;
 	bool read_only;
 	bool writethrough;
+	bool fresh;
+	enum on_off_auto locking;
+	unsigned int lock_held, lock_shared;
+	enum block_on_error werror, rerror;
+	int io_status;
 	struct block_traits traits;
+};
+
+/** struct block_opening - What block_open() is given; @opened is set when it has opened something */
+struct block_opening {
+	const struct block_config *config;
+	bool opened;
 };
 
 static bool block_check_type(const struct block_config *config, mode_t mode, GError **error)
@@ -57,12 +71,63 @@ static bool block_check_type(const struct block_config *config, mode_t mode, GEr
 	return true;
 }
 
+/* Return: -1 with errno set if its size cannot be found out. */
+static int block_end(int fd, uint64_t *end_bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	*end_bytes = st.st_size;
+	return S_ISBLK(st.st_mode) ? ioctl(fd, BLKGETSIZE64, end_bytes) : 0;
+}
+
+/* What is asked of an image before a guest has it. */
+static bool block_check_content(const struct block_config *config, int fd, GError **error)
+{
+	const char *format;
+	uint64_t end_bytes;
+
+	if (block_end(fd, &end_bytes) < 0)
+		return error_set_errno(error, errno, "cannot measure '%s'", config->filename);
+	if (end_bytes == 0)
+		return error_set_generic(error, "'%s' is empty; give it a size with truncate -s",
+					 config->filename);
+	format = config->guess_raw ? block_format_guess(fd, end_bytes) : NULL;
+	if (format)
+		return error_set_generic(
+			error,
+			"'%s' looks like a %s image, and only raw ones are read here; convert it "
+			"with qemu-img convert -O raw, or give format=raw if the guest is to see "
+			"its bytes as they are",
+			config->filename, format);
+	return true;
+}
+
+static void block_explain_open(const struct block_config *config, int err, GError **error)
+{
+	if (err == EINVAL && config->cache_direct)
+		error_set_generic(
+			error,
+			"cannot open '%s': its file system does not support O_DIRECT; use "
+			"cache.direct=off",
+			config->filename);
+	else if ((err == EACCES || err == EROFS || err == EPERM) && !config->read_only)
+		error_set_generic(error,
+				  "cannot open '%s' for writing: %s; use read-only=on if the "
+				  "guest needs no more",
+				  config->filename, strerror(err));
+	else
+		error_set_errno(error, err, "cannot open '%s'", config->filename);
+}
+
 static int block_open(void *arg, GError **error)
 {
-	const struct block_config *config = arg;
+	struct block_opening *opening = arg;
+	const struct block_config *config = opening->config;
 	int flags = O_CLOEXEC | (config->read_only ? O_RDONLY : O_RDWR);
 	struct stat st;
-	int fd;
+	autofd int fd = -1;
 
 	if (config->cache_direct)
 		flags |= O_DIRECT;
@@ -70,71 +135,14 @@ static int block_open(void *arg, GError **error)
 	if (stat(config->filename, &st) == 0 && !block_check_type(config, st.st_mode, error))
 		return -1;
 	fd = open(config->filename, flags);
-	if (fd >= 0)
-		return fd;
-	if (errno == EINVAL && config->cache_direct)
-		error_set_generic(
-			error,
-			"cannot open '%s': its file system does not support O_DIRECT; use "
-			"cache.direct=off",
-			config->filename);
-	else if ((errno == EACCES || errno == EROFS || errno == EPERM) && !config->read_only)
-		error_set_generic(error,
-				  "cannot open '%s' for writing: %s; use read-only=on if the "
-				  "guest needs no more",
-				  config->filename, strerror(errno));
-	else
-		error_set_errno(error, errno, "cannot open '%s'", config->filename);
-	return -1;
-}
-
-/* Return: 0, or the errno: EAGAIN if another open file description is in the way. */
-static int block_lock_range(int fd, short type, off_t start, off_t len)
-{
-	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
-
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-		return 0;
-	return errno == EACCES ? EAGAIN : errno;
-}
-
-/* Return: 0, or the errno: EAGAIN if somebody writes to the image. */
-static int block_lock_shared(int fd)
-{
-	struct flock writer = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_WRITES, .l_len = 1};
-	int err = block_lock_range(fd, F_RDLCK, LOCK_BYTE_NO_WRITES_BY, 1);
-
-	if (err)
-		return err;
-	if (fcntl(fd, F_OFD_GETLK, &writer) < 0)
-		return errno;
-	return writer.l_type == F_UNLCK ? 0 : EAGAIN;
-}
-
-/*
- * An inherited descriptor carries its lock; asking again on the same open file description changes
- * nothing and leaves no gap.
- */
-static bool block_lock(const struct block_config *config, int fd, GError **error)
-{
-	int err;
-
-	if (config->locking == ON_OFF_OFF)
-		return true;
-	err = config->read_only ? block_lock_shared(fd) : block_lock_range(fd, F_WRLCK, 0, 0);
-	if (err == 0)
-		return true;
-	if (err == EAGAIN)
-		return error_set_generic(
-			error,
-			"cannot lock '%s' for %s: another process holds a lock on "
-			"it; stop that process, or use locking=off if the image is "
-			"shared on purpose",
-			config->filename, config->read_only ? "reading" : "writing");
-	if (config->locking == ON_OFF_AUTO)
-		return true;
-	return error_set_errno(error, err, "cannot lock '%s' (locking=on)", config->filename);
+	if (fd < 0) {
+		block_explain_open(config, errno, error);
+		return -1;
+	}
+	if (!block_check_content(config, fd, error))
+		return -1;
+	opening->opened = true;
+	return fd_steal(&fd);
 }
 
 static void block_measure_direct(struct block_node *node)
@@ -143,38 +151,29 @@ static void block_measure_direct(struct block_node *node)
 
 	if (statx(node->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
 	    (stx.stx_mask & STATX_DIOALIGN) && stx.stx_dio_offset_align) {
-		node->align_bytes = MAX(stx.stx_dio_offset_align, BLOCK_SECTOR_BYTES);
+		node->traits.align_bytes = MAX(stx.stx_dio_offset_align, BLOCK_SECTOR_BYTES);
 		node->traits.memory_align_bytes = MAX(stx.stx_dio_mem_align, 1);
 		return;
 	}
 	/* An old kernel does not tell: what every disk takes. */
-	node->align_bytes = node->sector_bytes;
+	node->traits.align_bytes = node->sector_bytes;
 	node->traits.memory_align_bytes = 4096;
 }
 
+/* A guest may be waiting for this image: whatever its size is, it is taken. */
 static bool block_measure(struct block_node *node, GError **error)
 {
-	struct stat st;
 	int sector = BLOCK_SECTOR_BYTES;
+	struct stat st;
 
-	if (fstat(node->fd, &st) < 0)
-		return error_set_errno(error, errno, "cannot examine '%s'", node->filename);
-	node->size_bytes = st.st_size;
-	node->traits.is_device = S_ISBLK(st.st_mode);
-	if (node->traits.is_device && (ioctl(node->fd, BLKGETSIZE64, &node->size_bytes) < 0 ||
-				       ioctl(node->fd, BLKSSZGET, &sector) < 0))
+	if (fstat(node->fd, &st) < 0 || block_end(node->fd, &node->end_bytes) < 0)
 		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
-	if (node->size_bytes == 0)
-		return error_set_generic(error, "'%s' is empty; give it a size with truncate -s",
-					 node->filename);
-	if (node->size_bytes % BLOCK_SECTOR_BYTES)
-		return error_set_generic(
-			error,
-			"the size of '%s', %" G_GUINT64_FORMAT " bytes, is not a multiple of 512: "
-			"it is cut short, or not a raw image (truncate -s %%512 extends it)",
-			node->filename, node->size_bytes);
+	node->traits.is_device = S_ISBLK(st.st_mode);
+	if (node->traits.is_device && ioctl(node->fd, BLKSSZGET, &sector) < 0)
+		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
 	node->sector_bytes = MAX(sector, BLOCK_SECTOR_BYTES);
-	node->align_bytes = BLOCK_SECTOR_BYTES;
+	node->traits.allocate_align_bytes = node->traits.is_device ? node->sector_bytes : 1;
+	node->traits.align_bytes = BLOCK_SECTOR_BYTES;
 	node->traits.memory_align_bytes = 1;
 	node->traits.direct = (fcntl(node->fd, F_GETFL) & O_DIRECT) != 0;
 	if (node->traits.direct)
@@ -201,20 +200,26 @@ struct block_node *block_node_new(const struct block_config *config, struct fd_s
 				  GError **error)
 {
 	struct block_node *node = g_new0(struct block_node, 1);
+	struct block_opening opening = {.config = config};
 
 	node->name = g_strdup(config->node_name);
 	node->drive_id = g_strdup(config->drive_id);
 	node->filename = g_strdup(config->filename);
 	node->read_only = config->read_only;
 	node->writethrough = config->writethrough;
+	node->locking = config->locking;
+	node->lock_shared = ~0U;
+	node->werror = config->werror;
+	node->rerror = config->rerror;
 	node->traits.no_flush = config->cache_no_flush;
 	node->traits.discard = config->discard;
 	node->traits.threads = config->aio == BLOCK_AIO_THREADS;
 	node->fds = fds;
 	node->fd_name = g_strdup_printf("block/%s", config->node_name);
-	node->fd = fd_acquire(fds, node->fd_name, FD_IMAGE, block_open, (void *)config, error);
+	node->fd = fd_acquire(fds, node->fd_name, FD_IMAGE, block_open, &opening, error);
+	node->fresh = opening.opened;
 	if (node->fd < 0 || !block_check_fd(config, node->fd, error) ||
-	    !block_lock(config, node->fd, error) || !block_measure(node, error)) {
+	    !block_measure(node, error)) {
 		block_node_free(node);
 		return NULL;
 	}
@@ -231,7 +236,7 @@ void block_node_free(struct block_node *node)
 	g_free(node->name);
 	g_free(node->drive_id);
 	g_free(node->filename);
-	g_free(node->user);
+	g_free(node->user_name);
 	g_free(node->fd_name);
 	g_free(node);
 }
@@ -251,9 +256,16 @@ const char *block_node_drive_id(const struct block_node *node)
 	return node->drive_id;
 }
 
+uint64_t block_node_end_bytes(const struct block_node *node)
+{
+	return __atomic_load_n(&node->end_bytes, __ATOMIC_RELAXED);
+}
+
 uint64_t block_node_size_bytes(const struct block_node *node)
 {
-	return node->size_bytes;
+	uint64_t end_bytes = block_node_end_bytes(node);
+
+	return (end_bytes + BLOCK_SECTOR_BYTES - 1) & ~(uint64_t)(BLOCK_SECTOR_BYTES - 1);
 }
 
 bool block_node_read_only(const struct block_node *node)
@@ -271,11 +283,6 @@ uint32_t block_node_sector_bytes(const struct block_node *node)
 	return node->sector_bytes;
 }
 
-uint32_t block_node_align_bytes(const struct block_node *node)
-{
-	return node->align_bytes;
-}
-
 int block_node_fd(const struct block_node *node)
 {
 	return node->fd;
@@ -286,25 +293,203 @@ const struct block_traits *block_node_traits(const struct block_node *node)
 	return &node->traits;
 }
 
-bool block_node_attach(struct block_node *node, const char *user, GError **error)
+/* ---- users ---- */
+
+static bool block_lock_for(struct block_node *node, bool share_rw, GError **error)
 {
-	if (node->user)
-		return error_set_generic(error, "drive '%s' is already in use by '%s'", node->name,
-					 node->user);
-	node->user = g_strdup(user);
+	unsigned int held = BLOCK_PERM_READ | (node->read_only ? 0 : BLOCK_PERM_WRITE);
+	unsigned int shared = ~0U & ~(share_rw ? 0U : (unsigned int)BLOCK_PERM_WRITE);
+	enum block_perm conflict;
+	int err;
+
+	if (node->locking == ON_OFF_OFF)
+		return true;
+	err = block_lock(node->fd, held, shared, &conflict);
+	if (err && node->fresh)
+		(void)block_lock(node->fd, node->lock_held, node->lock_shared, &conflict);
+	if (err == EAGAIN)
+		return error_set_generic(
+			error,
+			"cannot lock '%s' for %s: another process holds a lock on it; stop that "
+			"process, or use share-rw=on for both if the guests are made for sharing, "
+			"or locking=off",
+			node->filename, node->read_only ? "reading" : "writing");
+	if (err && node->locking == ON_OFF_ON)
+		return error_set_errno(error, err, "cannot lock '%s' (locking=on)", node->filename);
+	node->lock_held = held;
+	node->lock_shared = shared;
 	return true;
+}
+
+bool block_node_attach(struct block_node *node, const struct block_user *user, GError **error)
+{
+	if (node->user_name)
+		return error_set_generic(error, "drive '%s' is already in use by '%s'", node->name,
+					 node->user_name);
+	if (!block_lock_for(node, user->share_rw, error))
+		return false;
+	node->user_name = g_strdup(user->name);
+	node->user = *user;
+	node->user.name = node->user_name;
+	return true;
+}
+
+const char *block_node_user(const struct block_node *node)
+{
+	return node->user_name;
 }
 
 void block_node_detach(struct block_node *node)
 {
-	g_clear_pointer(&node->user, g_free);
+	g_clear_pointer(&node->user_name, g_free);
+	node->user = (struct block_user){0};
+	node->io_status = BLOCK_IO_OK;
 }
+
+/* ---- size ---- */
+
+/* Others may have a say in the size: QEMU holds and shares this permission for as long as it resizes. */
+static bool block_may_resize(struct block_node *node, GError **error)
+{
+	enum block_perm conflict;
+	int err = 0;
+
+	if (node->read_only)
+		return error_set_generic(error, "'%s' is read-only", node->filename);
+	if (node->locking != ON_OFF_OFF && node->lock_held)
+		err = block_lock(node->fd, node->lock_held | BLOCK_PERM_RESIZE, node->lock_shared,
+				 &conflict);
+	if (err == EAGAIN)
+		error_set_generic(error,
+				  "'%s': another process uses the image and relies on its size",
+				  node->filename);
+	return err != EAGAIN;
+}
+
+static void block_resize_ended(struct block_node *node)
+{
+	enum block_perm conflict;
+
+	if (node->locking != ON_OFF_OFF && node->lock_held)
+		(void)block_lock(node->fd, node->lock_held, node->lock_shared, &conflict);
+}
+
+static bool block_change_size(struct block_node *node, uint64_t size_bytes, uint64_t *end_bytes,
+			      GError **error)
+{
+	if (!node->traits.is_device && TEMP_FAILURE_RETRY(ftruncate(node->fd, size_bytes)) < 0)
+		return error_set_errno(error, errno, "cannot make '%s' %" PRIu64 " bytes long",
+				       node->filename, size_bytes);
+	if (block_end(node->fd, end_bytes) < 0)
+		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
+	if (node->traits.is_device && *end_bytes < size_bytes)
+		return error_set_generic(error,
+					 "'%s' has %" PRIu64
+					 " bytes, and a device does not grow by "
+					 "itself; extend it first",
+					 node->filename, *end_bytes);
+	return true;
+}
+
+bool block_node_resize(struct block_node *node, uint64_t size_bytes, GError **error)
+{
+	uint64_t end_bytes;
+	bool ok;
+
+	if (size_bytes > INT64_MAX || (size_bytes == 0 && !node->traits.is_device))
+		return error_set_generic(error, "a size of %" PRIu64 " bytes is impossible",
+					 size_bytes);
+	ok = block_may_resize(node, error) &&
+	     block_change_size(node, size_bytes, &end_bytes, error);
+	block_resize_ended(node);
+	if (!ok)
+		return false;
+	if (node->user.resized)
+		node->user.resized(node->user.opaque, end_bytes);
+	else
+		block_node_set_end(node, end_bytes);
+	return true;
+}
+
+void block_node_set_end(struct block_node *node, uint64_t end_bytes)
+{
+	__atomic_store_n(&node->end_bytes, end_bytes, __ATOMIC_RELAXED);
+}
+
+/* ---- errors ---- */
+
+const char *block_action_name(enum block_action action)
+{
+	switch (action) {
+	case BLOCK_ACTION_REPORT:
+		return "report";
+	case BLOCK_ACTION_IGNORE:
+		return "ignore";
+	case BLOCK_ACTION_STOP:
+		return "stop";
+	}
+	return "report";
+}
+
+static enum block_on_error block_on_error(const struct block_node *node, bool read)
+{
+	enum block_on_error user = read ? node->user.rerror : node->user.werror;
+	enum block_on_error drive = read ? node->rerror : node->werror;
+
+	if (user != BLOCK_ON_ERROR_AUTO)
+		return user;
+	if (drive != BLOCK_ON_ERROR_AUTO)
+		return drive;
+	return read ? BLOCK_ON_ERROR_REPORT : BLOCK_ON_ERROR_ENOSPC;
+}
+
+enum block_action block_node_error_action(const struct block_node *node, bool read, int err)
+{
+	switch (block_on_error(node, read)) {
+	case BLOCK_ON_ERROR_IGNORE:
+		return BLOCK_ACTION_IGNORE;
+	case BLOCK_ON_ERROR_STOP:
+		return BLOCK_ACTION_STOP;
+	case BLOCK_ON_ERROR_ENOSPC:
+		return err == ENOSPC ? BLOCK_ACTION_STOP : BLOCK_ACTION_REPORT;
+	default:
+		return BLOCK_ACTION_REPORT;
+	}
+}
+
+bool block_node_may_stop(const struct block_node *node)
+{
+	enum block_on_error write = block_on_error(node, false), read = block_on_error(node, true);
+
+	return write == BLOCK_ON_ERROR_STOP || write == BLOCK_ON_ERROR_ENOSPC ||
+	       read == BLOCK_ON_ERROR_STOP;
+}
+
+void block_node_set_io_status(struct block_node *node, enum block_io_status status)
+{
+	__atomic_store_n(&node->io_status, status, __ATOMIC_RELAXED);
+}
+
+static const char *block_io_status_name(const struct block_node *node)
+{
+	switch (__atomic_load_n(&node->io_status, __ATOMIC_RELAXED)) {
+	case BLOCK_IO_FAILED:
+		return "failed";
+	case BLOCK_IO_NOSPACE:
+		return "nospace";
+	default:
+		return "ok";
+	}
+}
+
+/* ---- query-block ---- */
 
 static json_t *block_image_json(const struct block_node *node)
 {
 	g_autofree char *shown = g_utf8_make_valid(node->filename, -1);
 	json_t *image = json_pack("{s:s, s:s, s:I, s:b}", "filename", shown, "format", "raw",
-				  "virtual-size", (json_int_t)node->size_bytes, "dirty-flag", 0);
+				  "virtual-size", (json_int_t)block_node_size_bytes(node),
+				  "dirty-flag", 0);
 	struct stat st;
 
 	if (fstat(node->fd, &st) == 0)
@@ -332,12 +517,13 @@ static json_t *block_inserted_json(const struct block_node *node)
 
 json_t *block_node_query_json(const struct block_node *node)
 {
-	json_t *info = json_pack("{s:s, s:s, s:b, s:b, s:s, s:o}", "device",
-				 node->drive_id ? node->drive_id : "", "type", "unknown",
-				 "removable", 0, "locked", 0, "io-status", "ok", "inserted",
-				 block_inserted_json(node));
+	json_t *info = json_pack(
+		"{s:s, s:s, s:b, s:b, s:o}", "device", node->drive_id ? node->drive_id : "", "type",
+		"unknown", "removable", 0, "locked", 0, "inserted", block_inserted_json(node));
 
-	if (node->user)
-		json_object_set_new(info, "qdev", json_string(node->user));
+	if (node->user_name && block_node_may_stop(node))
+		json_object_set_new(info, "io-status", json_string(block_io_status_name(node)));
+	if (node->user_name)
+		json_object_set_new(info, "qdev", json_string(node->user_name));
 	return info;
 }

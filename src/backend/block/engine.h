@@ -48,14 +48,23 @@ struct block_engine *block_uring_new(int fd, uint32_t depth, GError **error);
 /** block_threads_new() - @n_threads threads that execute steps on @fd.  NULL with @error set. */
 struct block_engine *block_threads_new(int fd, uint32_t n_threads, GError **error);
 
+/** block_step_execute() - Make @step's system call on @fd, here and now.  Return: its result. */
+int64_t block_step_execute(int fd, const struct block_step *step);
+
 /**
  * block_node_fd() - The image's descriptor, owned by the node; for block_queue_new()
  */
 int block_node_fd(const struct block_node *node);
 
+/** block_node_end_bytes() - Where the image ends, in the middle of a sector maybe. */
+uint64_t block_node_end_bytes(const struct block_node *node);
+
 /**
  * struct block_traits - How a node wants its requests
- * @direct:	O_DIRECT: buffers must be aligned to @memory_align_bytes
+ * @direct:	O_DIRECT: buffers must be aligned to @memory_align_bytes, places to @align_bytes
+ * @align_bytes: 512 but for O_DIRECT where the file system or device wants more
+ * @allocate_align_bytes: what the kernel asks of discards and fallocate(): a device's sector; 1 for
+ *		files
  * @is_device:	A block device: discards are an ioctl
  * @no_flush:	Flushes do nothing (cache=unsafe)
  * @discard:	Discards reach the image; otherwise they do nothing
@@ -67,6 +76,8 @@ struct block_traits {
 	bool no_flush;
 	bool discard;
 	bool threads;
+	uint32_t align_bytes;
+	uint32_t allocate_align_bytes;
 	uint32_t memory_align_bytes;
 };
 

@@ -48,7 +48,7 @@ static void block_chain_append(struct block_request **head, struct block_request
 	*tail = last;
 }
 
-static int64_t block_step_execute(int fd, const struct block_step *step)
+int64_t block_step_execute(int fd, const struct block_step *step)
 {
 	uint64_t range[2] = {step->offset_bytes, step->len_bytes};
 	ssize_t n = -1;

@@ -96,10 +96,10 @@ void virtio_notify(struct virtio_device *vdev, uint32_t q)
 
 void virtio_notify_config(struct virtio_device *vdev)
 {
-	if (!(vdev->vs->status & VIRTIO_CONFIG_S_DRIVER_OK))
-		return;
+	/* A driver that is being set up may be in the middle of reading it. */
 	vdev->vs->config_generation++;
-	virtio_raise(vdev, vdev->vs->config_vector, ISR_CONFIG);
+	if (vdev->vs->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		virtio_raise(vdev, vdev->vs->config_vector, ISR_CONFIG);
 }
 
 void virtio_break(struct virtio_device *vdev, uint32_t q, const char *why)
@@ -172,14 +172,26 @@ static void virtio_settle(struct virtio_device *vdev)
 		virtio_forget(vdev);
 }
 
-void virtio_shelve(struct virtio_device *vdev)
+void virtio_shelve(struct virtio_device *vdev, uint32_t q)
 {
+	vdev->queues[q].ring.s->n_shelved++;
 	virtio_settle(vdev);
 }
 
-void virtio_unshelve(struct virtio_device *vdev)
+void virtio_unshelve(struct virtio_device *vdev, uint32_t q)
 {
+	vdev->queues[q].ring.s->n_shelved--;
 	vdev->n_in_flight++;
+}
+
+bool virtio_pop_again(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *chain)
+{
+	struct virtqueue *ring = &vdev->queues[q].ring;
+
+	if (virtqueue_pop_again(ring, chain) == VIRTQUEUE_CHAIN)
+		return true;
+	virtio_break(vdev, q, ring->why);
+	return false;
 }
 
 void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t len_bytes)

@@ -37,7 +37,8 @@
  * Update.  Quiesce stops the handling of queues and waits until nothing is in flight; kicks that
  * come meanwhile stay where they are, in the rings.  Resume looks at every queue as if kicked and
  * raises every queue's interrupt once: a spurious one is harmless, a lost one is not.  So neither
- * eventfd counters nor requests need to cross.
+ * eventfd counters nor requests need to cross, but for those that a model has shelved: of these it
+ * saves which they are.
  *
  * Unhappy path.  A ring that makes no sense breaks the device: DEVICE_NEEDS_RESET, a configuration
  * interrupt, one line in the log, and no more work until the driver resets it.
@@ -264,15 +265,18 @@ bool virtio_pop(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *
 void virtio_unpop(struct virtio_device *vdev, uint32_t q);
 
 /**
- * virtio_shelve() - Set a buffer that was popped aside: the machine is to stop with an I/O error
+ * virtio_shelve() - Set a buffer of queue @q aside: the machine is to stop with an I/O error
  *
  * The device keeps it, and it does not count as in flight any more: nothing on the host holds it.
  * virtio_unshelve() before its request is repeated, from virtio_ops.resumed on.  A reset forgets
  * shelved buffers: virtio_ops.reset is where the model lets go of its own part.  Where one is under
  * way already (@vdev->resetting) nothing is shelved, but pushed.
  */
-void virtio_shelve(struct virtio_device *vdev);
-void virtio_unshelve(struct virtio_device *vdev);
+void virtio_shelve(struct virtio_device *vdev, uint32_t q);
+void virtio_unshelve(struct virtio_device *vdev, uint32_t q);
+
+/** virtio_pop_again() - Read a buffer anew that was shelved.  False if the device just broke. */
+bool virtio_pop_again(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *chain);
 
 /** virtio_push() - Give a buffer back; the driver hears of it at the next virtio_notify(). */
 void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t len_bytes);

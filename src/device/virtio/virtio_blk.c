@@ -2,15 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device/virtio/virtio_blk.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-#include "backend/block/block.h"
 #include "base/error.h"
-#include "device/virtio/virtio.h"
+#include "device/virtio/virtio_blk_priv.h"
 
 /**
  * DOC: Theory of operation
@@ -23,93 +20,20 @@
  * batch and queue.
  *
  * Unhappy paths.  A chain without header or status byte breaks the device, since there is nowhere
- * to report to.  Everything else that is wrong with a request is its status.
+ * to report to.  Everything else that is wrong with a request is its status.  What the storage fails
+ * is the business of virtio_blk_error.c.
+ *
+ * No more than BLK_TAKEN_MAX requests are taken at a time, which is what fits the state if all of
+ * them fail; the others stay in their rings, and their queues are looked at again when some have
+ * ended.
  */
 
 #define CLASS_STORAGE	   0x010000
 #define QUEUE_SIZE_MIN	   4
 #define QUEUES_DEFAULT_MAX 16
-#define SERIAL_BYTES	   VIRTIO_BLK_ID_BYTES
-#define RANGE_SECTORS_MAX  ((1U << 31) / 512 - 1) /* of one discard or write-zeroes */
 #define IOV_SLACK	   4 /* parts more than descriptors, where RAM has seams */
 #define REQUEST_BYTES_MAX  UINT32_MAX
-#define BLOCK_SIZE_MAX	   4096
 #define ROUNDS_MAX	   8 /* of one queue before others have their turn */
-
-/** struct virtio_blk_state - What survives; @writeback is the guest's cache mode */
-struct virtio_blk_state {
-	struct virtio_pci_state common;
-	bool writeback;
-	uint8_t pad0[7];
-};
-
-static const struct state_field virtio_blk_fields[] = {
-	FIELD_STRUCT(struct virtio_blk_state, common, 1, &virtio_pci_desc),
-	FIELD(struct virtio_blk_state, writeback, 2),
-	FIELD_PAD(struct virtio_blk_state, pad0),
-};
-
-static const struct state_desc virtio_blk_desc = {
-	.name = "virtio-blk",
-	.version = 1,
-	.min_reader = 1,
-	STATE_DESC(struct virtio_blk_state, virtio_blk_fields),
-};
-
-/** struct virtio_blk_props - -device virtio-blk-pci,... */
-struct virtio_blk_props {
-	struct virtio_props common;
-	char *drive;
-	char *serial;
-	char *iothread;
-	uint16_t num_queues;
-	uint16_t queue_size;
-	uint32_t logical_block_size;
-	uint32_t physical_block_size;
-	uint32_t min_io_size;
-	uint32_t opt_io_size;
-	int write_cache; /* enum on_off_auto */
-	bool config_wce;
-	bool discard;
-	bool write_zeroes;
-};
-
-/**
- * struct blk_slot - One request in flight
- * @req:	First member: what the block queue hands back
- * @chain:	Its @iov points at the slot's own array
- * @status:	Where the status byte goes
- * @next:	In the list of free slots
- */
-struct blk_slot {
-	struct block_request req;
-	struct virtio_blk *blk;
-	struct blk_slot *next;
-	struct virtqueue_chain chain;
-	uint8_t *status;
-	uint32_t q;
-};
-
-/**
- * struct virtio_blk - The device
- * @thread:	Its I/O thread; @own_thread if it is not an iothread object's
- * @slots, @iovs, @free: per virtqueue
- * @touched:	Virtqueues with buffers given back of which the driver was not told yet
- */
-struct virtio_blk {
-	struct virtio_device vdev;
-	struct virtio_blk_props props;
-	struct virtio_blk_state state;
-	struct block_node *node;
-	struct block_queue *queue;
-	struct io_thread *thread;
-	bool own_thread;
-	struct blk_slot *slots[VIRTIO_QUEUES_MAX];
-	struct iovec *iovs[VIRTIO_QUEUES_MAX];
-	struct blk_slot *free[VIRTIO_QUEUES_MAX];
-	uint64_t touched;
-	struct log_limit log;
-};
 
 /* clang-format off */
 #define ROW(member_) .offset = offsetof(struct virtio_blk_props, member_)
@@ -126,9 +50,9 @@ static const struct prop blk_props[] = {
 	 .min = QUEUE_SIZE_MIN, .max = VIRTQUEUE_SIZE_MAX,
 	 .help = "entries per virtqueue, a power of two"},
 	{.name = "logical_block_size", .type = PROP_U32, ROW(logical_block_size),
-	 .max = BLOCK_SIZE_MAX, .help = "bytes (default: the host device's, 512 for files)"},
+	 .max = BLK_BLOCK_SIZE_MAX, .help = "bytes (default: the host device's, 512 for files)"},
 	{.name = "physical_block_size", .type = PROP_U32, ROW(physical_block_size),
-	 .max = BLOCK_SIZE_MAX, .help = "bytes (default: the logical block size)"},
+	 .max = BLK_BLOCK_SIZE_MAX, .help = "bytes (default: the logical block size)"},
 	{.name = "min_io_size", .type = PROP_U32, ROW(min_io_size), .max = 65535 * 512,
 	 .help = "bytes a request should have at least (default: none)"},
 	{.name = "opt_io_size", .type = PROP_U32, ROW(opt_io_size), .max = UINT32_MAX,
@@ -141,6 +65,12 @@ static const struct prop blk_props[] = {
 	 .help = "offer discard"},
 	{.name = "write-zeroes", .type = PROP_BOOL, ROW(write_zeroes), .def = "on",
 	 .help = "offer write-zeroes"},
+	{.name = "share-rw", .type = PROP_BOOL, ROW(share_rw), .def = "off",
+	 .help = "let other processes write to the image, too"},
+	{.name = "werror", .type = PROP_ENUM, ROW(werror), .names = block_on_error_names,
+	 .def = "auto", .help = "what failed writes lead to (auto: as the drive says)"},
+	{.name = "rerror", .type = PROP_ENUM, ROW(rerror), .names = block_on_error_names,
+	 .def = "auto", .help = "what failed reads lead to (auto: as the drive says)"},
 	VIRTIO_PROPS(struct virtio_blk_props, common, "on"),
 	{0},
 };
@@ -149,14 +79,34 @@ static const struct prop blk_props[] = {
 
 /* ---- requests ---- */
 
-static void blk_give_back(struct blk_slot *slot, uint8_t status)
+struct blk_slot *blk_slot_take(struct virtio_blk *blk, uint32_t q)
+{
+	struct blk_slot *slot = blk->free[q];
+
+	if (!slot || blk->n_taken == BLK_TAKEN_MAX)
+		return NULL;
+	blk->free[q] = slot->next;
+	blk->n_taken++;
+	slot->order = ++blk->n_ordered;
+	return slot;
+}
+
+void blk_slot_free(struct blk_slot *slot)
+{
+	struct virtio_blk *blk = slot->blk;
+
+	slot->next = blk->free[slot->q];
+	blk->free[slot->q] = slot;
+	blk->n_taken--;
+}
+
+void blk_give_back(struct blk_slot *slot, uint8_t status)
 {
 	struct virtio_blk *blk = slot->blk;
 	uint32_t q = slot->q;
 
 	*slot->status = status;
-	slot->next = blk->free[q];
-	blk->free[q] = slot;
+	blk_slot_free(slot);
 	blk->touched |= UINT64_C(1) << q;
 	/* The status byte is the last one: with it everything counts as written. */
 	virtio_push(&blk->vdev, q, slot->chain.head, MIN(slot->chain.in_bytes, UINT32_MAX));
@@ -165,14 +115,11 @@ static void blk_give_back(struct blk_slot *slot, uint8_t status)
 static void blk_done(struct block_request *req, int result)
 {
 	struct blk_slot *slot = (struct blk_slot *)req;
-	struct virtio_blk *blk = slot->blk;
 
-	/* What a guest can cause by itself (EINVAL, EROFS) is not worth a line. */
-	if (result && result != -EINVAL && result != -EROFS)
-		log_guest(&blk->log, "%s: %s failed at byte %" PRIu64 ": %s",
-			  block_node_name(blk->node), req->op == BLOCK_READ ? "a read" : "a write",
-			  req->offset_bytes, g_strerror(-result));
-	blk_give_back(slot, result ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+	if (result)
+		blk_failed(slot, -result);
+	else
+		blk_give_back(slot, VIRTIO_BLK_S_OK);
 }
 
 /* Section 5.2.5.1: without either feature there is no cache that the guest knows of. */
@@ -183,12 +130,15 @@ static bool blk_writeback(const struct virtio_blk *blk)
 	return virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_FLUSH);
 }
 
-static bool blk_byte_range(uint64_t sector, uint64_t n_sectors, struct block_request *req)
+/* Return: false if it is not within what the guest was told. */
+static bool blk_byte_range(uint64_t sector, uint64_t n_sectors, struct blk_slot *slot)
 {
-	if (sector > (UINT64_MAX >> 9) || n_sectors > (UINT64_MAX >> 9))
+	uint64_t capacity = slot->blk->state.capacity_sectors;
+
+	if (sector > capacity || n_sectors > capacity - sector)
 		return false;
-	req->offset_bytes = sector << 9;
-	req->len_bytes = n_sectors << 9;
+	slot->req.offset_bytes = sector << 9;
+	slot->req.len_bytes = n_sectors << 9;
 	return true;
 }
 
@@ -208,8 +158,8 @@ static void blk_start_transfer(struct blk_slot *slot, uint64_t sector, bool writ
 	uint64_t len = write ? chain->out_bytes - sizeof(struct virtio_blk_outhdr)
 			     : chain->in_bytes - 1;
 
-	if (len % 512 || len > REQUEST_BYTES_MAX ||
-	    !blk_byte_range(sector, len / 512, &slot->req)) {
+	if (len % 512 || len > REQUEST_BYTES_MAX || !blk_byte_range(sector, len / 512, slot) ||
+	    (write && block_node_read_only(slot->blk->node))) {
 		blk_give_back(slot, VIRTIO_BLK_S_IOERR);
 		return;
 	}
@@ -231,8 +181,11 @@ static void blk_start_range(struct blk_slot *slot, bool zeroes)
 		blk_give_back(slot, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
-	if (!whole || range.num_sectors > RANGE_SECTORS_MAX ||
-	    !blk_byte_range(range.sector, range.num_sectors, &slot->req)) {
+	if (!whole ||
+	    range.num_sectors > (zeroes ? blk->state.max_write_zeroes_sectors
+					: blk->state.max_discard_sectors) ||
+	    !blk_byte_range(range.sector, range.num_sectors, slot) ||
+	    block_node_read_only(blk->node)) {
 		blk_give_back(slot, VIRTIO_BLK_S_IOERR);
 		return;
 	}
@@ -255,13 +208,9 @@ static void blk_start_flush(struct blk_slot *slot)
 
 static void blk_get_id(struct blk_slot *slot)
 {
-	char id[SERIAL_BYTES] = {0};
+	const struct virtio_blk_state *state = &slot->blk->state;
 
-	/* Not a string: all 20 characters may be used (section 5.2.6). */
-	if (slot->blk->props.serial)
-		memcpy(id, slot->blk->props.serial,
-		       MIN(strlen(slot->blk->props.serial), sizeof(id)));
-	(void)iov_write(slot->req.iov, slot->req.n_iov, id, sizeof(id));
+	(void)iov_write(slot->req.iov, slot->req.n_iov, state->serial, sizeof(state->serial));
 	blk_give_back(slot, VIRTIO_BLK_S_OK);
 }
 
@@ -314,6 +263,20 @@ static bool blk_parse(struct blk_slot *slot, struct virtio_blk_outhdr *header)
 	return true;
 }
 
+void blk_begin(struct blk_slot *slot)
+{
+	struct virtio_blk *blk = slot->blk;
+	struct virtio_blk_outhdr header;
+
+	if (blk_parse(slot, &header)) {
+		blk_start(slot, &header);
+		return;
+	}
+	virtio_break(&blk->vdev, slot->q, "a request has no header or no status byte");
+	blk_slot_free(slot);
+	virtio_push(&blk->vdev, slot->q, slot->chain.head, 0);
+}
+
 static void blk_complete(struct virtio_blk *blk)
 {
 	(void)block_queue_complete(blk->queue);
@@ -322,41 +285,57 @@ static void blk_complete(struct virtio_blk *blk)
 			virtio_notify(&blk->vdev, q);
 		blk->touched &= ~(UINT64_C(1) << q);
 	}
+	if (blk->n_taken == BLK_TAKEN_MAX)
+		return;
+	for (uint32_t q = 0; blk->starved; q++) {
+		if (blk->starved & UINT64_C(1) << q)
+			virtio_kick(&blk->vdev, q);
+		blk->starved &= ~(UINT64_C(1) << q);
+	}
 }
 
-static void blk_take(struct virtio_blk *blk, uint32_t q)
+/* Return: false if the queue is not to be looked at again for now. */
+static bool blk_take(struct virtio_blk *blk, uint32_t q)
 {
-	struct virtio_blk_outhdr header;
+	struct virtqueue *ring = &blk->vdev.queues[q].ring;
 	struct blk_slot *slot;
 
-	while ((slot = blk->free[q]) && virtio_pop(&blk->vdev, q, &slot->chain)) {
-		blk->free[q] = slot->next;
-		if (!blk_parse(slot, &header)) {
-			virtio_break(&blk->vdev, q, "a request has no header or no status byte");
-			slot->next = blk->free[q];
-			blk->free[q] = slot;
-			virtio_push(&blk->vdev, q, slot->chain.head, 0);
-			return;
+	while ((slot = blk_slot_take(blk, q))) {
+		if (!virtio_pop(&blk->vdev, q, &slot->chain)) {
+			blk_slot_free(slot);
+			return virtio_queue_live(&blk->vdev, q);
 		}
-		blk_start(slot, &header);
+		blk_begin(slot);
+		if (!virtio_queue_live(&blk->vdev, q))
+			return false;
 	}
+	if (!virtqueue_more(ring))
+		return true;
 	/* As many slots as entries: only a driver that offers a buffer twice needs more. */
-	if (!slot && virtqueue_more(&blk->vdev.queues[q].ring))
+	if (!blk->free[q])
 		virtio_break(&blk->vdev, q, "more requests than entries");
+	else
+		blk->starved |= UINT64_C(1) << q;
+	return false;
 }
 
 static void blk_handle_queue(struct virtio_device *vdev, uint32_t q)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)vdev;
 	struct virtqueue *ring = &vdev->queues[q].ring;
+	bool more = true;
 
-	for (uint32_t round = 0; round < ROUNDS_MAX; round++) {
+	if (blk->halted)
+		return;
+	if (blk->shelved)
+		blk_repeat(blk);
+	for (uint32_t round = 0; round < ROUNDS_MAX && more; round++) {
 		virtqueue_silence(ring);
-		blk_take(blk, q);
+		more = virtio_queue_live(vdev, q) && blk_take(blk, q);
 		block_queue_flush(blk->queue);
 		/* What the page cache answered is given back without another round of poll(). */
 		blk_complete(blk);
-		if (!virtio_queue_live(vdev, q) || !virtqueue_listen(ring))
+		if (!more || blk->halted || !virtio_queue_live(vdev, q) || !virtqueue_listen(ring))
 			return;
 	}
 	/* Others share the thread. */
@@ -381,12 +360,6 @@ static bool blk_initial_writeback(const struct virtio_blk *blk)
 	return !block_node_writethrough(blk->node);
 }
 
-static void blk_set_writeback(struct virtio_blk *blk, bool on)
-{
-	blk->state.writeback = on;
-	blk->vdev.config[offsetof(struct virtio_blk_config, wce)] = on;
-}
-
 static void blk_config_write(struct virtio_device *vdev, uint32_t offset, uint32_t size,
 			     uint32_t value)
 {
@@ -399,7 +372,14 @@ static void blk_forget(struct virtio_device *vdev)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)vdev;
 
+	blk_drop_shelved(blk);
+	blk_unhalt(blk);
 	blk_set_writeback(blk, blk_initial_writeback(blk));
+}
+
+static void blk_goes_on(struct virtio_device *vdev)
+{
+	blk_unhalt((struct virtio_blk *)vdev);
 }
 
 static const struct virtio_ops blk_virtio_ops = {
@@ -408,36 +388,8 @@ static const struct virtio_ops blk_virtio_ops = {
 	.handle_queue = blk_handle_queue,
 	.config_write = blk_config_write,
 	.reset = blk_forget,
+	.resumed = blk_goes_on,
 };
-
-static uint32_t blk_logical_bytes(const struct virtio_blk *blk)
-{
-	return blk->props.logical_block_size ? blk->props.logical_block_size
-					     : block_node_sector_bytes(blk->node);
-}
-
-static void blk_fill_config(struct virtio_blk *blk)
-{
-	uint32_t logical = blk_logical_bytes(blk);
-	uint32_t physical = MAX(blk->props.physical_block_size, logical);
-	struct virtio_blk_config config = {
-		.capacity = block_node_size_bytes(blk->node) / 512,
-		.seg_max = blk->props.queue_size - 2,
-		.blk_size = logical,
-		.physical_block_exp = g_bit_nth_msf(physical / logical, -1),
-		.min_io_size = blk->props.min_io_size / logical,
-		.opt_io_size = blk->props.opt_io_size / logical,
-		.num_queues = blk->props.num_queues,
-		.max_discard_sectors = RANGE_SECTORS_MAX,
-		.max_discard_seg = 1,
-		.discard_sector_alignment = logical / 512,
-		.max_write_zeroes_sectors = RANGE_SECTORS_MAX,
-		.max_write_zeroes_seg = 1,
-		.write_zeroes_may_unmap = 1,
-	};
-
-	memcpy(blk->vdev.config, &config, MIN(sizeof(config), sizeof(blk->vdev.config)));
-}
 
 static uint64_t blk_features(const struct virtio_blk *blk)
 {
@@ -459,7 +411,7 @@ static uint64_t blk_features(const struct virtio_blk *blk)
 
 static bool blk_block_size_valid(uint32_t bytes)
 {
-	return bytes >= 512 && bytes <= BLOCK_SIZE_MAX && !(bytes & (bytes - 1));
+	return bytes >= 512 && bytes <= BLK_BLOCK_SIZE_MAX && !(bytes & (bytes - 1));
 }
 
 static bool blk_check_props(struct virtio_blk *blk, const struct device_env *env, GError **error)
@@ -474,16 +426,10 @@ static bool blk_check_props(struct virtio_blk *blk, const struct device_env *env
 	    (props->physical_block_size && !blk_block_size_valid(props->physical_block_size)))
 		return error_set_generic(error,
 					 "a block size must be a power of two from 512 to %u",
-					 BLOCK_SIZE_MAX);
-	if (logical < block_node_align_bytes(blk->node))
-		return error_set_generic(error,
-					 "the storage under '%s' takes direct I/O in units of %u "
-					 "bytes; use logical_block_size=%u or cache.direct=off",
-					 props->drive, block_node_align_bytes(blk->node),
-					 block_node_align_bytes(blk->node));
-	if (props->serial && strlen(props->serial) > SERIAL_BYTES)
+					 BLK_BLOCK_SIZE_MAX);
+	if (props->serial && strlen(props->serial) > BLK_SERIAL_BYTES)
 		return error_set_generic(error, "serial '%s' is longer than %u characters",
-					 props->serial, SERIAL_BYTES);
+					 props->serial, BLK_SERIAL_BYTES);
 	if (!props->num_queues)
 		props->num_queues = CLAMP(env->n_cpus, 1, QUEUES_DEFAULT_MAX);
 	return true;
@@ -492,13 +438,22 @@ static bool blk_check_props(struct virtio_blk *blk, const struct device_env *env
 static bool blk_attach_node(struct virtio_blk *blk, struct device_env *env, GError **error)
 {
 	struct device *dev = &blk->vdev.fn.dev;
-	g_autofree char *user = dev->id ? g_strdup_printf("/machine/peripheral/%s", dev->id)
-					: g_strdup(dev->path);
+	g_autofree char *name =
+		dev->id ? g_strdup_printf("/machine/peripheral/%s/virtio-backend", dev->id)
+			: g_strdup(dev->path);
 	struct block_node *node = env->find_block(env->opaque, blk->props.drive);
+	const struct block_user user = {
+		.name = name,
+		.share_rw = blk->props.share_rw,
+		.werror = blk->props.werror,
+		.rerror = blk->props.rerror,
+		.resized = blk_resized,
+		.opaque = blk,
+	};
 
 	if (!node)
 		return error_set_generic(error, "there is no drive '%s'", blk->props.drive);
-	if (!block_node_attach(node, user, error))
+	if (!block_node_attach(node, &user, error))
 		return false;
 	blk->node = node;
 	return true;
@@ -567,16 +522,8 @@ static bool virtio_blk_realize(struct device *dev, struct device_env *env, GErro
 	params.thread = blk->thread;
 	if (!virtio_realize(&blk->vdev, &params, error))
 		return false;
-	blk_fill_config(blk);
+	blk_tell_guest(blk);
 	return true;
-}
-
-static bool virtio_blk_apply(struct device *dev, GError **error)
-{
-	struct virtio_blk *blk = (struct virtio_blk *)dev;
-
-	blk_set_writeback(blk, blk->state.writeback);
-	return virtio_apply(dev, error);
 }
 
 static void blk_free_queue(void *opaque)
@@ -618,7 +565,7 @@ const struct device_ops virtio_blk_ops = {
 	.reset = virtio_reset,
 	.quiesce = virtio_quiesce,
 	.resume = virtio_resume,
-	.capture = virtio_capture,
+	.capture = virtio_blk_capture,
 	.apply = virtio_blk_apply,
 	.unrealize = virtio_blk_unrealize,
 };

@@ -32,6 +32,7 @@ static const struct state_field virtqueue_fields[] = {
 	FIELD(struct virtqueue_state, signalled_used, 8),
 	FIELD(struct virtqueue_state, signalled_valid, 9),
 	FIELD(struct virtqueue_state, enabled, 10),
+	FIELD(struct virtqueue_state, n_shelved, 11, .since = 2, .flags = STATE_OPTIONAL),
 	FIELD_PAD(struct virtqueue_state, pad0),
 };
 
@@ -58,16 +59,17 @@ static bool virtqueue_check(const void *obj, GError **error)
 		return true;
 	if (misaligned)
 		return error_set_generic(error, "%s: is misaligned", misaligned);
-	/* Nothing is in flight in a saved device: what was taken was given back. */
-	if (s->last_avail != s->used_idx)
-		return error_set_generic(error, "used_idx: %u differs from last_avail, %u",
-					 s->used_idx, s->last_avail);
+	/* Nothing is in flight in a saved device: what was taken was given back, or set aside. */
+	if ((uint16_t)(s->last_avail - s->used_idx) != s->n_shelved)
+		return error_set_generic(error,
+					 "used_idx: %u and %u shelved do not make last_avail, %u",
+					 s->used_idx, s->n_shelved, s->last_avail);
 	return true;
 }
 
 const struct state_desc virtqueue_desc = {
 	.name = "virtqueue",
-	.version = 1,
+	.version = 2,
 	.min_reader = 1,
 	.check = virtqueue_check,
 	STATE_DESC(struct virtqueue_state, virtqueue_fields),
@@ -234,6 +236,17 @@ static enum virtqueue_result virtqueue_walk(struct virtqueue *vq, struct virtque
 	}
 }
 
+enum virtqueue_result virtqueue_pop_again(struct virtqueue *vq, struct virtqueue_chain *chain)
+{
+	if (chain->head >= vq->s->size)
+		return virtqueue_broken(vq, "an available index is out of range");
+	chain->n_out = 0;
+	chain->n_in = 0;
+	chain->out_bytes = 0;
+	chain->in_bytes = 0;
+	return virtqueue_walk(vq, chain);
+}
+
 enum virtqueue_result virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 {
 	struct virtqueue_state *s = vq->s;
@@ -248,13 +261,7 @@ enum virtqueue_result virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain
 	}
 	chain->head =
 		__atomic_load_n(&vq->avail->ring[s->last_avail & (s->size - 1)], __ATOMIC_RELAXED);
-	if (chain->head >= s->size)
-		return virtqueue_broken(vq, "an available index is out of range");
-	chain->n_out = 0;
-	chain->n_in = 0;
-	chain->out_bytes = 0;
-	chain->in_bytes = 0;
-	result = virtqueue_walk(vq, chain);
+	result = virtqueue_pop_again(vq, chain);
 	if (result == VIRTQUEUE_CHAIN)
 		s->last_avail++;
 	return result;

@@ -22,10 +22,11 @@
  * @size:	Entries, a power of two
  * @vector:	MSI-X vector, VIRTQUEUE_NO_VECTOR for none
  * @last_avail:	Index of the next available entry to look at
- * @used_idx:	Index of the next used entry to write.  Equal to @last_avail while nothing is in
- *		flight
+ * @used_idx:	Index of the next used entry to write.  @n_shelved behind @last_avail while nothing
+ *		is in flight
  * @signalled_used: @used_idx when the driver was last told, if @signalled_valid
  * @enabled:	The driver has set it up
+ * @n_shelved:	Buffers that were taken and set aside (virtio_shelve()); the model knows which
  */
 struct virtqueue_state {
 	uint64_t desc_gpa;
@@ -38,7 +39,8 @@ struct virtqueue_state {
 	uint16_t signalled_used;
 	bool signalled_valid;
 	bool enabled;
-	uint8_t pad0[4];
+	uint16_t n_shelved;
+	uint8_t pad0[2];
 };
 
 extern const struct state_desc virtqueue_desc;
@@ -107,6 +109,13 @@ void virtqueue_unmap(struct virtqueue *vq);
  * @chain:	@iov and @iov_max are set by the caller, the rest is filled in
  */
 enum virtqueue_result virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
+
+/**
+ * virtqueue_pop_again() - Read a buffer again that was popped before, maybe by a predecessor
+ * @chain:	@iov, @iov_max and @head are set by the caller, the rest is filled in
+ * Return: VIRTQUEUE_CHAIN or VIRTQUEUE_BROKEN: the driver may have changed it.
+ */
+enum virtqueue_result virtqueue_pop_again(struct virtqueue *vq, struct virtqueue_chain *chain);
 
 /** virtqueue_unpop() - Put the buffer popped last back; none of @vq may have been pushed since. */
 void virtqueue_unpop(struct virtqueue *vq);

@@ -39,7 +39,6 @@ static void test_measure(void)
 	g_assert_no_error(error);
 	g_assert_cmpuint(block_node_size_bytes(node), ==, 1 << 20);
 	g_assert_cmpuint(block_node_sector_bytes(node), ==, 512);
-	g_assert_cmpuint(block_node_align_bytes(node), ==, 512);
 	g_assert_false(block_node_read_only(node));
 	g_assert_cmpstr(block_node_name(node), ==, "disk0");
 	g_assert_cmpstr(block_node_filename(node), ==, path);
@@ -60,7 +59,6 @@ static void test_refused(void)
 	static const struct refusal cases[] = {
 		{.name = "absent", .missing = true, .says = "*absent*No such file*"},
 		{.name = "empty", .size = 0, .says = "*empty*is empty*"},
-		{.name = "odd", .size = 1000, .says = "*odd*1000 bytes*not a multiple of 512*"},
 		{.name = "fifo", .fifo = true, .says = "*fifo*neither a regular file nor*"},
 		{.name = "dir", .directory = true, .says = "*dir*neither a regular file nor*"},
 		{.name = "nodev", .size = 512, .host_device = true, .says = "*not a block device*"},
@@ -87,64 +85,134 @@ static void test_refused(void)
 	}
 }
 
-/* A second open of the same file is another open file description, as in another process. */
-static void lock_pair(bool first_ro, bool second_ro, enum on_off_auto second, const char *says)
-{
-	g_autofree char *path = image_make("locked", 4096);
-	struct block_config config = config_for(path);
-	struct fd_source fds_a = {0}, fds_b = {0};
-	g_autoptr(GError) error = NULL;
-	autoptr(block_node) a = NULL;
-	autoptr(block_node) b = NULL;
+/* ---- locks ---- */
 
-	config.read_only = first_ro;
-	a = block_node_new(&config, &fds_a, &error);
-	g_assert_no_error(error);
-	config.read_only = second_ro;
-	config.locking = second;
-	b = block_node_new(&config, &fds_b, &error);
-	if (!says) {
-		g_assert_no_error(error);
-	} else {
-		g_assert_null(b);
-		if (!g_pattern_match_simple(says, error->message))
-			g_error("unexpected message: %s", error->message);
-		g_assert_nonnull(strstr(error->message, path));
-	}
-	block_node_free(g_steal_pointer(&b));
-	block_node_free(g_steal_pointer(&a));
-	fd_source_clear(&fds_a);
-	fd_source_clear(&fds_b);
+static const struct block_user user_vda = {.name = "vda"};
+static const struct block_user user_sharing = {.name = "vda", .share_rw = true};
+
+/** struct holder - A node with its descriptors, as in a process of its own */
+struct holder {
+	struct fd_source fds;
+	struct block_node *node;
+};
+
+/* Return: whether @user got the image; a second open is another open file description. */
+static bool hold(struct holder *h, struct block_config *config, bool read_only,
+		 const struct block_user *user, GError **error)
+{
+	config->read_only = read_only;
+	h->node = block_node_new(config, &h->fds, error);
+	return h->node && block_node_attach(h->node, user, error);
 }
 
+static void let_go(struct holder *h)
+{
+	block_node_free(g_steal_pointer(&h->node));
+	fd_source_clear(&h->fds);
+}
+
+/* Both open the same image, one after the other: what the second one hears. */
 static void test_locks(void)
 {
-	lock_pair(false, false, ON_OFF_AUTO, "*cannot lock*for writing*another process*");
-	lock_pair(false, true, ON_OFF_AUTO, "*cannot lock*for reading*another process*");
-	lock_pair(true, false, ON_OFF_ON, "*cannot lock*for writing*another process*");
-	lock_pair(true, true, ON_OFF_AUTO, NULL);
-	lock_pair(false, false, ON_OFF_OFF, NULL);
+	static const struct {
+		bool first_ro, first_shares, second_ro, second_shares;
+		enum on_off_auto locking;
+		const char *says; /* NULL: it gets the image */
+	} cases[] = {
+		{false, false, false, false, ON_OFF_AUTO,
+		 "*cannot lock*for writing*another process*"},
+		{false, false, true, false, ON_OFF_AUTO,
+		 "*cannot lock*for reading*another process*"},
+		{true, false, false, false, ON_OFF_ON, "*cannot lock*for writing*another process*"},
+		{true, false, true, false, ON_OFF_AUTO, NULL},
+		{false, false, false, false, ON_OFF_OFF, NULL},
+		{false, true, false, false, ON_OFF_AUTO,
+		 "*cannot lock*for writing*another process*"},
+		{false, false, false, true, ON_OFF_AUTO,
+		 "*cannot lock*for writing*another process*"},
+		{false, true, false, true, ON_OFF_AUTO, NULL},
+		{false, true, true, true, ON_OFF_AUTO, NULL},
+		{false, true, true, false, ON_OFF_AUTO,
+		 "*cannot lock*for reading*another process*"},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *path = image_make("locked", 4096);
+		struct block_config config = config_for(path);
+		struct holder a = {0}, b = {0};
+		g_autoptr(GError) error = NULL;
+
+		g_assert_true(hold(&a, &config, cases[i].first_ro,
+				   cases[i].first_shares ? &user_sharing : &user_vda, &error));
+		config.locking = cases[i].locking;
+		if (hold(&b, &config, cases[i].second_ro,
+			 cases[i].second_shares ? &user_sharing : &user_vda,
+			 &error) != !cases[i].says ||
+		    (error && !g_pattern_match_simple(cases[i].says, error->message)))
+			g_error("case %zu: %s", i, error ? error->message : "no message");
+		let_go(&b);
+		let_go(&a);
+	}
 }
 
-/* Another program's locks in the style of QEMU: one byte per permission. */
+/* The bytes that other programs look at: 100 + n for what is held, 200 + n for what is not shared. */
+static void expect_locks(const char *path, const char *expected)
+{
+	g_autoptr(GString) seen = g_string_new("");
+	autofd int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	for (int at = 0; at < 300; at++) {
+		struct flock lock = {.l_type = F_WRLCK, .l_start = at, .l_len = 1};
+
+		g_assert_cmpint(fcntl(fd, F_OFD_GETLK, &lock), ==, 0);
+		if (lock.l_type != F_UNLCK)
+			g_string_append_printf(seen, "%d%s ", at,
+					       lock.l_type == F_RDLCK ? "r" : "w");
+	}
+	g_assert_cmpstr(seen->str, ==, expected);
+}
+
 static void test_lock_bytes(void)
 {
-	struct flock writes = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1};
-	g_autofree char *path = image_make("foreign", 4096);
+	g_autofree char *path = image_make("bytes", 4096);
+	struct block_config config = config_for(path);
+	struct holder h = {0};
+
+	/* As qemu-system-x86_64 7.2 does it: see /proc/locks beside one. */
+	g_assert_true(hold(&h, &config, false, &user_vda, NULL));
+	expect_locks(path, "100r 101r 201r ");
+	/* While nobody is attached they stay; the next one has them as it wants them. */
+	block_node_detach(h.node);
+	expect_locks(path, "100r 101r 201r ");
+	g_assert_true(block_node_attach(h.node, &user_sharing, NULL));
+	expect_locks(path, "100r 101r ");
+	let_go(&h);
+	g_assert_true(hold(&h, &config, true, &user_vda, NULL));
+	expect_locks(path, "100r 201r ");
+	let_go(&h);
+	expect_locks(path, "");
+	/* An image that nobody works with is not locked. */
+	config.read_only = false;
+	h.node = block_node_new(&config, &h.fds, NULL);
+	expect_locks(path, "");
+	let_go(&h);
+}
+
+/* Who is refused leaves nothing behind on an image that stays open. */
+static void test_lock_refused(void)
+{
+	g_autofree char *path = image_make("refused", 4096);
 	struct block_config config = config_for(path);
 	autofd int fd = open(path, O_RDWR | O_CLOEXEC);
-	g_autoptr(GError) error = NULL;
-	struct fd_source fds = {0};
+	struct flock writes = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1};
+	struct holder h = {0};
 
 	g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &writes), ==, 0);
-	config.read_only = true;
-	g_assert_null(block_node_new(&config, &fds, &error));
-	g_assert_nonnull(strstr(error->message, "another process"));
-	g_clear_error(&error);
-	config.read_only = false;
-	g_assert_null(block_node_new(&config, &fds, &error));
-	g_assert_nonnull(strstr(error->message, "another process"));
-	fd_source_clear(&fds);
+	g_assert_false(hold(&h, &config, false, &user_vda, NULL));
+	writes.l_type = F_UNLCK;
+	g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &writes), ==, 0);
+	expect_locks(path, "");
+	let_go(&h);
 }
 
 /* Hand the descriptor over; the lock must hold at every instant, also when the old one closes. */
@@ -152,32 +220,216 @@ static void test_lock_crosses(void)
 {
 	g_autofree char *path = image_make("crossing", 4096);
 	struct block_config config = config_for(path);
-	struct fd_source old_fds = {0}, new_fds = {0}, other_fds = {0};
+	struct holder old = {0}, new = {0}, other = {0};
 	autoptr(fdstore) store = fdstore_new();
 	g_autoptr(GError) error = NULL;
-	struct block_node *old_node = block_node_new(&config, &old_fds, &error);
-	struct block_node *new_node;
 
-	g_assert_no_error(error);
-	g_assert_true(fd_source_offer(&old_fds, store, NULL, NULL, &error));
+	g_assert_true(hold(&old, &config, false, &user_vda, &error));
+	g_assert_true(fd_source_offer(&old.fds, store, NULL, NULL, &error));
 	g_assert_nonnull(fdstore_find(store, "block/disk0"));
-	new_fds.inherited = store;
-	new_node = block_node_new(&config, &new_fds, &error);
-	g_assert_no_error(error);
+	new.fds.inherited = store;
+	g_assert_true(hold(&new, &config, false, &user_vda, &error));
 	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 	fdstore_free(g_steal_pointer(&store));
-	new_fds.inherited = NULL;
+	new.fds.inherited = NULL;
 
-	g_assert_null(block_node_new(&config, &other_fds, NULL));
-	block_node_free(old_node);
-	g_assert_null(block_node_new(&config, &other_fds, NULL));
-	block_node_free(new_node);
-	new_node = block_node_new(&config, &other_fds, &error);
-	g_assert_no_error(error);
-	block_node_free(new_node);
-	fd_source_clear(&old_fds);
-	fd_source_clear(&new_fds);
-	fd_source_clear(&other_fds);
+	expect_locks(path, "100r 101r 201r ");
+	g_assert_false(hold(&other, &config, false, &user_vda, NULL));
+	let_go(&other);
+	/* A successor that gives up takes nothing with it. */
+	block_node_detach(new.node);
+	expect_locks(path, "100r 101r 201r ");
+	g_assert_true(block_node_attach(new.node, &user_vda, NULL));
+	let_go(&old);
+	g_assert_false(hold(&other, &config, false, &user_vda, NULL));
+	let_go(&other);
+	let_go(&new);
+	g_assert_true(hold(&other, &config, false, &user_vda, &error));
+	let_go(&other);
+}
+
+/* ---- images that change under a guest ---- */
+
+/* An image is opened with care, and inherited as it is: a guest is using it. */
+static void test_inherited_size(void)
+{
+	static const off_t sizes[] = {0, 100, 4096, 1 << 20};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+		g_autofree char *path = image_make("inherited", 8192);
+		struct block_config config = config_for(path);
+		struct holder old = {0}, new = {0};
+		autoptr(fdstore) store = fdstore_new();
+		g_autoptr(GError) error = NULL;
+
+		config.guess_raw = true;
+		g_assert_true(hold(&old, &config, false, &user_vda, &error));
+		g_assert_true(fd_source_offer(&old.fds, store, NULL, NULL, &error));
+		g_assert_cmpint(truncate(path, sizes[i]), ==, 0);
+		if (sizes[i])
+			g_assert_true(g_file_set_contents_full(
+				path, "QFI\xfb", 4, G_FILE_SET_CONTENTS_NONE, 0600, NULL));
+		new.fds.inherited = store;
+		g_assert_true(hold(&new, &config, false, &user_vda, &error));
+		g_assert_no_error(error);
+		g_assert_cmpuint(block_node_size_bytes(new.node), ==, (sizes[i] + 511) & ~511);
+		new.fds.inherited = NULL;
+		let_go(&new);
+		let_go(&old);
+	}
+}
+
+static void note_size(void *opaque, uint64_t end_bytes)
+{
+	*(uint64_t *)opaque = end_bytes;
+}
+
+static void test_resize(void)
+{
+	g_autofree char *path = image_make("resize", 8192);
+	struct block_config config = config_for(path);
+	uint64_t told = 0;
+	struct block_user user = {.name = "vda", .resized = note_size, .opaque = &told};
+	g_autoptr(GError) error = NULL;
+	struct holder h = {0};
+	struct stat st;
+
+	g_assert_true(hold(&h, &config, false, &user, &error));
+	g_assert_true(block_node_resize(h.node, 1 << 20, &error));
+	g_assert_cmpint(stat(path, &st), ==, 0);
+	g_assert_cmpint(st.st_size, ==, 1 << 20);
+	g_assert_cmpuint(told, ==, 1 << 20);
+	/* The user says when. */
+	g_assert_cmpuint(block_node_size_bytes(h.node), ==, 8192);
+	block_node_set_end(h.node, told);
+	g_assert_true(block_node_resize(h.node, 4096, &error));
+	g_assert_cmpuint(told, ==, 4096);
+	g_assert_false(block_node_resize(h.node, 0, NULL));
+	g_assert_false(block_node_resize(h.node, UINT64_MAX, NULL));
+	g_assert_cmpuint(told, ==, 4096);
+	expect_locks(path, "100r 101r 201r ");
+	/* Without a user the node itself takes it. */
+	block_node_detach(h.node);
+	g_assert_true(block_node_resize(h.node, 12288, &error));
+	g_assert_cmpuint(block_node_size_bytes(h.node), ==, 12288);
+	let_go(&h);
+	g_assert_true(hold(&h, &config, true, &user, &error));
+	g_assert_false(block_node_resize(h.node, 4096, &error));
+	g_assert_nonnull(strstr(error->message, "read-only"));
+	let_go(&h);
+}
+
+/* Somebody who relies on the size keeps it. */
+static void test_resize_refused(void)
+{
+	struct flock fixed = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 203, .l_len = 1};
+	g_autofree char *path = image_make("fixed", 8192);
+	struct block_config config = config_for(path);
+	autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	g_autoptr(GError) error = NULL;
+	struct holder h = {0};
+	struct stat st;
+
+	g_assert_true(hold(&h, &config, false, &user_vda, &error));
+	g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &fixed), ==, 0);
+	g_assert_false(block_node_resize(h.node, 4096, &error));
+	g_assert_nonnull(strstr(error->message, "another process"));
+	g_assert_cmpint(stat(path, &st), ==, 0);
+	g_assert_cmpint(st.st_size, ==, 8192);
+	let_go(&h);
+}
+
+/* ---- formats ---- */
+
+static void test_formats(void)
+{
+	static const struct {
+		const char *name;
+		uint32_t at;
+		const char *bytes;
+		uint32_t len;
+	} cases[] = {
+		{"qcow2", 0, "QFI\xfb\0\0\0\3", 8},
+		{"qed", 0, "QED\0", 4},
+		{"vmdk", 0, "KDMV", 4},
+		{"vmdk", 0, "COWD", 4},
+		{"vmdk", 0, "# Disk DescriptorFile\nversion=1", 31},
+		{"vdi", 64, "\x7f\x10\xda\xbe", 4},
+		{"vhdx", 0, "vhdxfile", 8},
+		{"vpc", 0, "conectix", 8},
+		{"luks", 0, "LUKS\xba\xbe", 6},
+		{"parallels", 0, "WithoutFreeSpace", 16},
+		{"parallels", 0, "WithouFreSpacExt", 16},
+		{"bochs", 0, "Bochs Virtual HD Image", 22},
+		{"cloop", 0, "#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0", 45},
+		{"dmg", 8192 + 100 - 512, "koly", 4},
+		/* Not one of them. */
+		{NULL, 0, "\xeb\x63\x90", 3},
+		{NULL, 1, "QFI\xfb", 4},
+		{NULL, 0, "koly", 4},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *path = image_make("format", 8192 + 100);
+		struct block_config config = config_for(path);
+		autofd int fd = open(path, O_RDWR | O_CLOEXEC);
+		g_autoptr(GError) error = NULL;
+		struct holder h = {0};
+
+		g_assert_cmpint(pwrite(fd, cases[i].bytes, cases[i].len, cases[i].at), ==,
+				cases[i].len);
+		config.guess_raw = true;
+		g_assert_cmpint(hold(&h, &config, false, &user_vda, &error), ==, !cases[i].name);
+		if (cases[i].name) {
+			g_autofree char *says =
+				g_strdup_printf("looks like a %s image", cases[i].name);
+
+			g_assert_nonnull(strstr(error->message, says));
+			g_assert_nonnull(strstr(error->message, "format=raw"));
+		}
+		let_go(&h);
+		config.guess_raw = false;
+		g_assert_true(hold(&h, &config, false, &user_vda, NULL));
+		let_go(&h);
+	}
+}
+
+/* ---- errors ---- */
+
+static void test_error_actions(void)
+{
+	static const struct {
+		enum block_on_error drive, device;
+		bool read;
+		int err;
+		enum block_action action;
+	} cases[] = {
+		{BLOCK_ON_ERROR_AUTO, BLOCK_ON_ERROR_AUTO, false, ENOSPC, BLOCK_ACTION_STOP},
+		{BLOCK_ON_ERROR_AUTO, BLOCK_ON_ERROR_AUTO, false, EIO, BLOCK_ACTION_REPORT},
+		{BLOCK_ON_ERROR_AUTO, BLOCK_ON_ERROR_AUTO, true, EIO, BLOCK_ACTION_REPORT},
+		{BLOCK_ON_ERROR_AUTO, BLOCK_ON_ERROR_AUTO, true, ENOSPC, BLOCK_ACTION_REPORT},
+		{BLOCK_ON_ERROR_STOP, BLOCK_ON_ERROR_AUTO, false, EIO, BLOCK_ACTION_STOP},
+		{BLOCK_ON_ERROR_STOP, BLOCK_ON_ERROR_AUTO, true, EIO, BLOCK_ACTION_STOP},
+		{BLOCK_ON_ERROR_IGNORE, BLOCK_ON_ERROR_AUTO, false, ENOSPC, BLOCK_ACTION_IGNORE},
+		{BLOCK_ON_ERROR_REPORT, BLOCK_ON_ERROR_AUTO, false, ENOSPC, BLOCK_ACTION_REPORT},
+		{BLOCK_ON_ERROR_REPORT, BLOCK_ON_ERROR_STOP, false, EIO, BLOCK_ACTION_STOP},
+		{BLOCK_ON_ERROR_STOP, BLOCK_ON_ERROR_REPORT, true, EIO, BLOCK_ACTION_REPORT},
+		{BLOCK_ON_ERROR_STOP, BLOCK_ON_ERROR_ENOSPC, true, EIO, BLOCK_ACTION_REPORT},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *path = image_make("errors", 4096);
+		struct block_config config = config_for(path);
+		struct block_user user = {.name = "vda"};
+		struct holder h = {0};
+
+		*(cases[i].read ? &config.rerror : &config.werror) = cases[i].drive;
+		*(cases[i].read ? &user.rerror : &user.werror) = cases[i].device;
+		g_assert_true(hold(&h, &config, false, &user, NULL));
+		g_assert_cmpint(block_node_error_action(h.node, cases[i].read, cases[i].err), ==,
+				cases[i].action);
+		let_go(&h);
+	}
 }
 
 static void test_inherited_mode(void)
@@ -211,11 +463,11 @@ static void test_attach(void)
 	struct block_node *node = block_node_new(&config, &fds, &error);
 
 	g_assert_no_error(error);
-	g_assert_true(block_node_attach(node, "vda", &error));
-	g_assert_false(block_node_attach(node, "vdb", &error));
+	g_assert_true(block_node_attach(node, &user_vda, &error));
+	g_assert_false(block_node_attach(node, &user_sharing, &error));
 	g_assert_cmpstr(error->message, ==, "drive 'disk0' is already in use by 'vda'");
 	block_node_detach(node);
-	g_assert_true(block_node_attach(node, "vdb", NULL));
+	g_assert_true(block_node_attach(node, &user_sharing, NULL));
 	block_node_free(node);
 	fd_source_clear(&fds);
 }
@@ -232,11 +484,12 @@ static void test_query(void)
 	config.read_only = true;
 	node = block_node_new(&config, &fds, NULL);
 	g_assert_nonnull(node);
-	g_assert_true(block_node_attach(node, "vda", NULL));
+	g_assert_true(block_node_attach(node, &user_vda, NULL));
 	info = block_node_query_json(node);
 	g_assert_cmpstr(json_string_value(json_object_get(info, "device")), ==, "d0");
 	g_assert_cmpstr(json_string_value(json_object_get(info, "qdev")), ==, "vda");
 	g_assert_true(json_is_false(json_object_get(info, "removable")));
+	g_assert_cmpstr(json_string_value(json_object_get(info, "io-status")), ==, "ok");
 	inserted = json_object_get(info, "inserted");
 	g_assert_cmpstr(json_string_value(json_object_get(inserted, "file")), ==, path);
 	g_assert_cmpstr(json_string_value(json_object_get(inserted, "node-name")), ==, "disk0");
@@ -246,6 +499,10 @@ static void test_query(void)
 	g_assert_cmpint(json_integer_value(json_object_get(json_object_get(inserted, "image"),
 							   "virtual-size")),
 			==, 1 << 16);
+	json_decref(info);
+	block_node_set_io_status(node, BLOCK_IO_NOSPACE);
+	info = block_node_query_json(node);
+	g_assert_cmpstr(json_string_value(json_object_get(info, "io-status")), ==, "nospace");
 	json_decref(info);
 	block_node_free(node);
 	fd_source_clear(&fds);
@@ -277,7 +534,13 @@ int main(int argc, char **argv)
 	g_test_add_func("/block/node/refused", test_refused);
 	g_test_add_func("/block/node/locks", test_locks);
 	g_test_add_func("/block/node/lock-bytes", test_lock_bytes);
+	g_test_add_func("/block/node/lock-refused", test_lock_refused);
 	g_test_add_func("/block/node/lock-crosses", test_lock_crosses);
+	g_test_add_func("/block/node/inherited-size", test_inherited_size);
+	g_test_add_func("/block/node/resize", test_resize);
+	g_test_add_func("/block/node/resize-refused", test_resize_refused);
+	g_test_add_func("/block/node/formats", test_formats);
+	g_test_add_func("/block/node/error-actions", test_error_actions);
 	g_test_add_func("/block/node/inherited-mode", test_inherited_mode);
 	g_test_add_func("/block/node/attach", test_attach);
 	g_test_add_func("/block/node/query", test_query);

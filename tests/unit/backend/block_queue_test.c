@@ -285,11 +285,10 @@ static void test_errors(struct fixture *f, const void *data)
 
 	if (!f->skipped) {
 		memset(buf, 0x5a, 8192);
-		g_assert_cmpint(run_one(f, BLOCK_READ, IMAGE_BYTES, buf, 4096), ==, -EINVAL);
-		g_assert_cmpint(run_one(f, BLOCK_WRITE, IMAGE_BYTES - 4096, buf, 8192), ==,
-				-EINVAL);
-		g_assert_cmpint(run_one(f, BLOCK_WRITE, UINT64_MAX - 511, buf, 4096), ==, -EINVAL);
-		g_assert_cmpint(run_one(f, BLOCK_DISCARD, 4096, NULL, UINT64_MAX), ==, -EINVAL);
+		g_assert_cmpint(run_one(f, BLOCK_READ, IMAGE_BYTES, buf, 4096), ==, -EIO);
+		g_assert_cmpint(run_one(f, BLOCK_WRITE, IMAGE_BYTES - 4096, buf, 8192), ==, -EIO);
+		g_assert_cmpint(run_one(f, BLOCK_WRITE, UINT64_MAX - 511, buf, 4096), ==, -EIO);
+		g_assert_cmpint(run_one(f, BLOCK_DISCARD, 4096, NULL, UINT64_MAX - 511), ==, -EIO);
 		g_assert_cmpint(run_one(f, BLOCK_READ, 100, buf, 4096), ==, -EINVAL);
 		g_assert_cmpint(run_one(f, BLOCK_READ, 0, NULL, 0), ==, 0);
 		/* Somebody cuts the image short. */
@@ -297,6 +296,38 @@ static void test_errors(struct fixture *f, const void *data)
 		g_assert_cmpint(run_one(f, BLOCK_READ, 0, buf, 8192), ==, -EIO);
 		g_assert_cmpint(run_one(f, BLOCK_READ, 8192, buf, 4096), ==, -EIO);
 		g_assert_cmpint(run_one(f, BLOCK_READ, 0, buf, 4096), ==, 0);
+	}
+	free(buf);
+}
+
+/* An image that ends within a sector, and within a page: the rest is zeros until it is written. */
+static void test_tail(struct fixture *f, const void *data)
+{
+	static const uint8_t zeros[4096];
+	static const uint32_t tails[] = {1, 100, 511, 513, 4095};
+	uint8_t *buf = aligned_alloc(4096, 8192);
+	struct stat st;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(tails) && !f->skipped; i++) {
+		uint32_t tail = tails[i], whole = (tail + 511) & ~511;
+
+		fixture_close(f);
+		g_assert_cmpint(ftruncate(f->fd, 0), ==, 0);
+		fill(buf, 8192, i);
+		g_assert_cmpint(pwrite(f->fd, buf, 4096 + tail, 0), ==, 4096 + tail);
+		fixture_open(f, &(struct block_config){.discard = true}, data, 4);
+		g_assert_cmpuint(block_node_size_bytes(f->node), ==, 4096 + whole);
+		memset(buf, 0xee, 8192);
+		g_assert_cmpint(run_one(f, BLOCK_READ, 0, buf, 4096 + whole), ==, 0);
+		g_assert_cmpmem(buf + 4096 + tail, whole - tail, zeros, whole - tail);
+		g_assert_cmpint(run_one(f, BLOCK_READ, 4096 + whole, buf, 512), ==, -EIO);
+		/* A write completes the sector, and disturbs nothing. */
+		memset(buf, 0x33, 512);
+		g_assert_cmpint(run_one(f, BLOCK_WRITE, 4096 + whole - 512, buf, 512), ==, 0);
+		g_assert_cmpint(fstat(f->fd, &st), ==, 0);
+		g_assert_cmpint(st.st_size, >=, 4096 + whole);
+		g_assert_cmpint(run_one(f, BLOCK_READ, 4096 + whole - 512, buf + 4096, 512), ==, 0);
+		g_assert_cmpmem(buf + 4096, 512, buf, 512);
 	}
 	free(buf);
 }
@@ -418,6 +449,7 @@ int main(int argc, char **argv)
 		{"misaligned", test_misaligned},
 		{"discard-zeroes", test_discard_and_zeroes},
 		{"errors", test_errors},
+		{"tail", test_tail},
 		{"read-only", test_read_only},
 		{"discard-ignored", test_discard_ignored},
 		{"disk-full", test_disk_full},

@@ -291,7 +291,7 @@ static void test_refused(void)
 		device_free(dev);
 		json_decref(props);
 	}
-	g_assert_true(block_node_attach(node, "somebody", NULL));
+	g_assert_true(block_node_attach(node, &(struct block_user){.name = "somebody"}, NULL));
 	disk_close(&disk);
 }
 
@@ -304,7 +304,8 @@ static void test_taken(void)
 
 	disk_open(&disk);
 	g_assert_false(device_realize(dev, g_strdup("pci/00.4"), &disk.d.m->env, &error));
-	g_assert_nonnull(strstr(error->message, "already in use by '/machine/peripheral/vda'"));
+	g_assert_nonnull(strstr(error->message,
+				"already in use by '/machine/peripheral/vda/virtio-backend'"));
 	device_free(dev);
 	json_decref(props);
 	disk_close(&disk);

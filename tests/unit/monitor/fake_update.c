@@ -212,6 +212,13 @@ GPtrArray *machine_ram_blocks(struct machine *machine)
 	return NULL;
 }
 
+bool machine_block_resize(struct machine *machine, const char *device, const char *node_name,
+			  uint64_t size_bytes, GError **error)
+{
+	return error_set(error, MOLT_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found",
+			 device ? device : node_name);
+}
+
 json_t *machine_query_block(struct machine *machine)
 {
 	return json_pack("[{s:s, s:s, s:b, s:b}]", "device", "disk0", "type", "unknown",
