@@ -7,6 +7,8 @@
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -20,7 +22,8 @@
 
 #define FILE_MODE 0600
 /* As many symbolic links, and as many files that come and go under us, as the kernel follows. */
-#define MAX_STEPS 40
+#define MAX_STEPS  40
+#define COPY_BYTES (16U << 20)
 
 /* ---- what was made ---- */
 
@@ -254,6 +257,46 @@ int file_make_nameless(const char *dir, GError **error)
 	else
 		error_set_errno(error, errno, "'%s'", dir);
 	return fd;
+}
+
+/* ---- in memory ---- */
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+/* Kernels before 6.3 do not know the flag; some hosts (vm.memfd_noexec=2) refuse a memfd without it. */
+int file_make_memfd(const char *name, unsigned int flags)
+{
+	int fd;
+
+	flags |= MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, flags);
+	return fd;
+}
+
+/* By the kernel, without a buffer of ours.  Return: false with errno set. */
+static bool copy_file(int from, int to)
+{
+	off_t offset = 0;
+	ssize_t n;
+
+	do
+		n = sendfile(to, from, &offset, COPY_BYTES);
+	while (n > 0 || (n < 0 && errno == EINTR));
+	return n == 0;
+}
+
+int file_copy_sealed(int fd, const char *name, GError **error)
+{
+	autofd int copy = file_make_memfd(name, 0);
+
+	if (copy >= 0 && copy_file(fd, copy) && fcntl(copy, F_ADD_SEALS, FILE_SEALED) == 0)
+		return fd_steal(&copy);
+	error_set_errno(error, errno, "%s: a copy in memory", name);
+	return -1;
 }
 
 /* ---- sockets ---- */

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -88,6 +89,24 @@ int file_make(const char *path, unsigned int flags, struct file_made *made, GErr
  * Return: a descriptor for reading and writing; -1 with @error, which begins with the path.
  */
 int file_make_nameless(const char *dir, GError **error);
+
+/**
+ * file_make_memfd() - A file in memory that can be sealed, and is never executed
+ * @name:	For /proc
+ * @flags:	MFD_* beside those
+ * Return: a descriptor, close-on-exec; -1 with errno set.
+ */
+int file_make_memfd(const char *name, unsigned int flags);
+
+/** FILE_SEALED - All seals of a memfd that nobody can change any more */
+#define FILE_SEALED (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+/**
+ * file_copy_sealed() - A sealed memfd with what the regular file @fd holds now
+ * @name:	For /proc and messages
+ * Return: a descriptor, close-on-exec; -1 with @error, which begins with @name.
+ */
+int file_copy_sealed(int fd, const char *name, GError **error);
 
 /**
  * file_make_socket() - A UNIX stream socket bound to @path, not listening yet

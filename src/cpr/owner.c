@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 
 #define OWNER_NAME	"cpr/owner"
 #define OWNER_LOCK_NAME "cpr/owner-lock"
@@ -137,7 +138,7 @@ static bool owner_map(struct owner *owner, GError **error)
 
 static int owner_create(void *arg, GError **error)
 {
-	autofd int fd = memfd_create("molt-owner", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	autofd int fd = file_make_memfd("molt-owner", 0);
 
 	if (fd < 0 || ftruncate(fd, OWNER_BYTES) < 0 || fcntl(fd, F_ADD_SEALS, OWNER_SEALS) < 0) {
 		error_set_errno(error, errno, "cannot make the owner page");

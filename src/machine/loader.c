@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "machine/layout.h"
 
 struct image_path {
@@ -17,14 +18,30 @@ struct image_path {
 	const char *path;
 };
 
+/*
+ * A copy: a guest that resets gets the image it was started with, whatever has become of the file.  What
+ * is no regular file is not copied, because it may have no end; nonblocking, because it may be a FIFO.
+ */
 static int image_open(void *arg, GError **error)
 {
 	const struct image_path *image = arg;
-	int fd = open(image->path, O_RDONLY | O_CLOEXEC);
+	autofd int fd = open(image->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	g_autofree char *what = g_strdup_printf("%s %s", image->option, image->path);
+	struct stat st;
+	int copy;
 
-	if (fd < 0)
-		error_set_errno(error, errno, "%s %s", image->option, image->path);
-	return fd;
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		error_set_errno(error, errno, "%s", what);
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		error_set_generic(error, "%s: not a regular file", what);
+		return -1;
+	}
+	copy = file_copy_sealed(fd, image->option, error);
+	if (copy < 0)
+		g_prefix_error(error, "%s: ", image->path);
+	return copy;
 }
 
 static int loader_acquire(struct loader *loader, const char *name, const char *option,

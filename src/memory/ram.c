@@ -17,10 +17,6 @@
 #include "base/fd.h"
 #include "base/file.h"
 
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-
 #define RAM_ALIGN_BYTES (2ULL << 20)
 /* Small pieces: a kernel that is not preemptible keeps guest and monitors waiting for each. */
 #define RAM_POPULATE_BYTES   (1ULL << 20)
@@ -40,19 +36,6 @@ struct ram_open {
 
 /* ---- opening ---- */
 
-/*
- * Guest memory is never executed from the host.  Kernels before 6.3 do not know the flag; some
- * hosts (vm.memfd_noexec=2) refuse a memfd without it.
- */
-static int ram_memfd_create(const char *name, unsigned int flags)
-{
-	int fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return fd;
-}
-
 static int ram_open_memfd(const struct memory_backend_config *config, GError **error)
 {
 	unsigned int flags = config->hugetlb ? MFD_HUGETLB : 0;
@@ -60,7 +43,7 @@ static int ram_open_memfd(const struct memory_backend_config *config, GError **e
 
 	if (config->hugetlb && config->hugetlbsize_bytes)
 		flags |= (unsigned int)__builtin_ctzll(config->hugetlbsize_bytes) << MFD_HUGE_SHIFT;
-	fd = ram_memfd_create(config->id, flags);
+	fd = file_make_memfd(config->id, flags);
 	if (fd < 0) {
 		error_set_errno(error, errno, "'%s': memfd_create%s", config->id,
 				config->hugetlb ? " with this huge page size" : "");

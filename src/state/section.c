@@ -12,10 +12,10 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "state/stream.h"
 
 #define WRITER_RESERVE_BYTES (128U << 10)
-#define ALL_SEALS	     (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
 
 /**
  * struct written - A section in the writer's buffer
@@ -214,7 +214,7 @@ void state_writer_free(struct state_writer *writer)
 int state_bytes_seal(GBytes *bytes, const char *name, GError **error)
 {
 	struct span span = span_of_bytes(bytes);
-	autofd int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	autofd int fd = file_make_memfd(name, 0);
 
 	if (fd < 0) {
 		error_set_errno(error, errno, "cannot create memfd %s", name);
@@ -224,7 +224,7 @@ int state_bytes_seal(GBytes *bytes, const char *name, GError **error)
 		g_prefix_error(error, "memfd %s: ", name);
 		return -1;
 	}
-	if (fcntl(fd, F_ADD_SEALS, ALL_SEALS) < 0) {
+	if (fcntl(fd, F_ADD_SEALS, FILE_SEALED) < 0) {
 		error_set_errno(error, errno, "cannot seal memfd %s", name);
 		return -1;
 	}
@@ -246,7 +246,7 @@ GBytes *state_bytes_map(int fd, GError **error)
 	struct stat st;
 	void *addr;
 
-	if (seals < 0 || (seals & ALL_SEALS) != ALL_SEALS) {
+	if (seals < 0 || (seals & FILE_SEALED) != FILE_SEALED) {
 		error_set_generic(error, "descriptor %d is not a sealed memfd", fd);
 		return NULL;
 	}

@@ -7,9 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/file.h"
 #include "machine/layout.h"
 
 struct fixture {
@@ -235,6 +237,44 @@ static void test_pvh_fuzz(struct fixture *f, gconstpointer data)
 	g_assert_cmpuint(refused, >, 100);
 }
 
+/* A reset finds what was there at the start: in a file that was cut, overwritten, or removed. */
+static void test_file_changes(struct fixture *f, gconstpointer data)
+{
+	struct elf_image image = make_elf();
+	struct vm_config config = {.kernel = f->path};
+	autoptr(loader) loader = NULL;
+	struct kvm_boot_regs regs;
+	g_autoptr(GError) error = NULL;
+
+	write_file(f->path, &image, sizeof(image));
+	loader = loader_open(&config, &f->fds, &error);
+	g_assert_no_error(error);
+	g_assert_cmpint(fcntl(loader->kernel_fd, F_GET_SEALS) & FILE_SEALED, ==, FILE_SEALED);
+	for (int i = 0; i < 3; i++) {
+		if (i == 0)
+			g_assert_cmpint(truncate(f->path, 100), ==, 0);
+		else if (i == 1)
+			write_file(f->path, "something else", 14);
+		else
+			unlink(f->path);
+		memset(guest_memory_map(&f->memory, 0x200000, 64, true), 0, 64);
+		g_assert_true(loader_load(loader, &f->target, &regs, &error));
+		g_assert_cmpmem(guest_memory_map(&f->memory, 0x200000, 64, true), 64, image.code,
+				sizeof(image.code));
+	}
+}
+
+static void test_not_a_file(struct fixture *f, gconstpointer data)
+{
+	struct vm_config config = {.kernel = f->path};
+	g_autoptr(GError) error = NULL;
+
+	unlink(f->path);
+	g_assert_cmpint(mkfifo(f->path, 0600), ==, 0);
+	g_assert_null(loader_open(&config, &f->fds, &error));
+	g_assert_nonnull(strstr(error->message, "not a regular file"));
+}
+
 static void test_no_file(struct fixture *f, gconstpointer data)
 {
 	struct vm_config config = {.kernel = (char *)"/does/not/exist"};
@@ -257,6 +297,8 @@ int main(int argc, char **argv)
 	ADD("/loader/linux-bad", test_linux_bad);
 	ADD("/loader/pvh", test_pvh);
 	ADD("/loader/pvh-fuzz", test_pvh_fuzz);
+	ADD("/loader/file_changes", test_file_changes);
+	ADD("/loader/not_a_file", test_not_a_file);
 	ADD("/loader/no-file", test_no_file);
 	return g_test_run();
 }
