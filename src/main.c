@@ -54,6 +54,7 @@ static void signalled(void *opaque)
 
 static void machine_arrived(void *opaque, struct machine *machine)
 {
+	process_set_name(machine_config(machine));
 	machine_on_quit(machine, end, opaque);
 }
 

@@ -50,7 +50,7 @@ static bool parse_channels(enum migration_mode mode, const json_t *args,
 static bool start(struct update *update, enum migration_mode mode,
 		  struct migration_channels *channels, GError **error)
 {
-	if (!check_idle(update, error) || !machine_preservable(update->machine, NULL, error))
+	if (!check_idle(update, error) || !update_check_blockers(update, mode, error))
 		return false;
 	if (mode == MIGRATION_MODE_CPR_TRANSFER)
 		return transfer_source_start(update, channels, error);
@@ -151,12 +151,11 @@ bool update_incoming(struct update *update, const json_t *args, GError **error)
 
 /* ---- queries and settings ---- */
 
-static json_t *blocked_reasons(struct update *update)
+static json_t *blocked_reasons(struct update *update, enum migration_mode mode)
 {
-	g_autoptr(GPtrArray) reasons = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GPtrArray) reasons = update_blockers(update, mode);
 	json_t *list = json_array();
 
-	(void)machine_preservable(update->machine, reasons, NULL);
 	for (guint i = 0; i < reasons->len; i++)
 		json_array_append_new(list, json_string(g_ptr_array_index(reasons, i)));
 	return list;
@@ -171,7 +170,7 @@ static void add_blockers(struct update *update, json_t *out)
 		return;
 	if (!update->machine || !update->owner || !owner_held(update->owner))
 		return;
-	reasons = blocked_reasons(update);
+	reasons = blocked_reasons(update, mode);
 	if (json_array_size(reasons) > 0)
 		json_object_set(out, "blocked-reasons", reasons);
 	json_decref(reasons);

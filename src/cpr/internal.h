@@ -126,6 +126,22 @@ void update_own(struct update *update);
 /** update_publish_record() - The finished record, to the log and as an event. */
 void update_publish_record(struct update *update);
 
+/**
+ * update_blockers() - Why this VM, as it is now, cannot be updated in @mode (blockers.c)
+ * Return: strings, none if it can; the caller's.
+ */
+GPtrArray *update_blockers(struct update *update, enum migration_mode mode);
+
+/** update_check_blockers() - Return: false with the first of them as @error. */
+bool update_check_blockers(struct update *update, enum migration_mode mode, GError **error);
+
+/**
+ * update_judge_start(), update_judge_plug() - The same, of every mode, at the start and before a device
+ * comes: an error where the command line promised otherwise (-only-migratable), else a warning
+ */
+bool update_judge_start(struct update *update, GError **error);
+bool update_judge_plug(struct update *update, GError **error);
+
 /* ---- the side that has the guest (source.c) ---- */
 
 /**

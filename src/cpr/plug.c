@@ -25,7 +25,8 @@ static bool check_plug(const struct update *update, const char *command, GError 
 
 bool update_device_add(struct update *update, const json_t *args, GError **error)
 {
-	if (!check_plug(update, "device_add", error))
+	if (!check_plug(update, "device_add", error) ||
+	    (!update->incoming && !update_judge_plug(update, error)))
 		return false;
 	return update->machine ? machine_device_add(update->machine, args, error)
 			       : machine_device_add_early(update->config, args, error);

@@ -137,6 +137,8 @@ bool update_start(struct update *update, GError **error)
 {
 	if (update->incoming)
 		update->incoming->start(update->incoming);
+	else if (!update_judge_start(update, error))
+		return false;
 	else if (update->autostart)
 		machine_start(update->machine);
 	return true;

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,6 +84,12 @@ void process_ready(int *ready_fd)
 		n = write(*ready_fd, "", 1);
 	while (n < 0 && errno == EINTR);
 	fd_close(ready_fd);
+}
+
+void process_set_name(const struct vm_config *config)
+{
+	if (config->process_name)
+		prctl(PR_SET_NAME, config->process_name);
 }
 
 struct pidfile {

@@ -31,6 +31,13 @@ enum process_role process_daemonize(int *ready_fd, int *status, GError **error);
 /** process_ready() - The daemon is up: let the parent end, leave terminal and directory. */
 void process_ready(int *ready_fd);
 
+/**
+ * process_set_name() - What ps and top call the process, if -name process= says so
+ *
+ * An exec takes the name away.  Context: main thread, whose name it is.
+ */
+void process_set_name(const struct vm_config *config);
+
 /** struct pidfile - A locked file with the process id in it */
 struct pidfile;
 

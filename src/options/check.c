@@ -368,6 +368,10 @@ static bool check_scalars(const struct vm_config *config, GError **error)
 	if ((config->initrd || config->append) && !config->kernel)
 		return error_set_generic(error, "%s: there is no kernel to pass it to; add -kernel",
 					 config->initrd ? "-initrd" : "-append");
+	if (config->process_name &&
+	    (!*config->process_name || strlen(config->process_name) > PROCESS_NAME_MAX))
+		return error_set_generic(error, "-name process=: give 1 to %d bytes",
+					 PROCESS_NAME_MAX);
 	return !config->uuid || check_uuid(config->uuid, error);
 }
 

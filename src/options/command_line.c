@@ -87,6 +87,27 @@ static bool parse_only_migratable(struct parse *p, const char *text, json_t *jso
 	return true;
 }
 
+static bool parse_only_migratable_modes(struct parse *p, const char *text, json_t *json,
+					GError **error)
+{
+	g_auto(GStrv) modes = g_strsplit(text, ",", -1);
+
+	for (char **mode = modes; *mode; mode++) {
+		g_autofree char *shown = text_printable(*mode);
+
+		if (strcmp(*mode, "cpr-transfer") == 0)
+			p->config->only_migratable_transfer = true;
+		else if (strcmp(*mode, "cpr-exec") == 0)
+			p->config->only_migratable_exec = true;
+		else
+			return error_set_generic(error,
+						 "%s: migration mode '%s' is not offered; give "
+						 "cpr-transfer, cpr-exec, or both",
+						 p->what, shown);
+	}
+	return true;
+}
+
 static bool parse_nographic(struct parse *p, const char *text, json_t *json, GError **error)
 {
 	p->nographic = true;
@@ -209,8 +230,13 @@ const struct option option_table[] = {
 	 "that describe the VM, the predecessor's description holds. The predecessor's own command "
 	 "line will do too: its monitors' UNIX sockets and pid file are taken over with the guest.",
 	 TOPIC_UPDATE, .parse = parse_incoming},
-	{"-only-migratable", NULL, NULL, "Refuse devices that cannot be carried over.",
+	{"-only-migratable", NULL, NULL,
+	 "Refuse to start, and to add devices, where the VM could not be updated in every mode that "
+	 "there is; else a warning tells.",
 	 TOPIC_UPDATE, .parse = parse_only_migratable},
+	{"-only-migratable-modes", NULL, "MODE[,MODE]",
+	 "The same for the given modes: cpr-transfer, cpr-exec.", TOPIC_UPDATE,
+	 .parse = parse_only_migratable_modes},
 
 	{"-S", NULL, NULL, "Do not start the vCPUs; the monitor's cont does.", TOPIC_PROCESS,
 	 .parse = parse_paused},

@@ -33,6 +33,9 @@
 #define VM_MEMORY_BACKENDS_MAX 15
 #define VM_CONFIG_BYTES_MAX    (1U << 20)
 
+/* What the kernel keeps of a process's name. */
+#define PROCESS_NAME_MAX 15
+
 /** enum on_off_auto - A property that may be left to the program */
 enum on_off_auto { ON_OFF_AUTO, ON_OFF_ON, ON_OFF_OFF };
 
@@ -242,23 +245,23 @@ struct vm_config {
 	uint32_t n_sockets, n_cores, n_threads; /* topology; product is n_cpus */
 	uint64_t ram_size_bytes;		/* -m, default 128 MiB */
 	char *kernel, *initrd, *append;
-	char *name;	   /* -name guest= */
-	bool name_process; /* -name process= was given: set the comm */
-	char *process_name;
+	char *name;	    /* -name guest= */
+	char *process_name; /* -name process=, at most PROCESS_NAME_MAX */
 	char *uuid;	    /* -uuid, canonical lower case */
 	bool no_reboot;	    /* -no-reboot, -action reboot=shutdown */
 	bool no_shutdown;   /* -no-shutdown */
 	bool rtc_localtime; /* -rtc base=localtime */
 	bool nodefaults;
-	bool only_migratable;
-	GPtrArray *memory_backends; /* struct memory_backend_config * */
-	GPtrArray *rngs;	    /* struct rng_config * */
-	GPtrArray *iothreads;	    /* struct iothread_config * */
-	GPtrArray *chardevs;	    /* struct chardev_config * */
-	GPtrArray *blocks;	    /* struct block_config * */
-	GPtrArray *devices;	    /* struct device_config * */
-	GPtrArray *serials;	    /* struct serial_config * */
-	GPtrArray *monitors;	    /* struct monitor_config * */
+	bool only_migratable; /* -only-migratable: in every mode there is */
+	bool only_migratable_transfer, only_migratable_exec; /* -only-migratable-modes */
+	GPtrArray *memory_backends;			     /* struct memory_backend_config * */
+	GPtrArray *rngs;				     /* struct rng_config * */
+	GPtrArray *iothreads;				     /* struct iothread_config * */
+	GPtrArray *chardevs;				     /* struct chardev_config * */
+	GPtrArray *blocks;				     /* struct block_config * */
+	GPtrArray *devices;				     /* struct device_config * */
+	GPtrArray *serials;				     /* struct serial_config * */
+	GPtrArray *monitors;				     /* struct monitor_config * */
 
 	bool explicit_vm;
 	bool start_paused; /* -S */

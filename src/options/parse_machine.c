@@ -290,12 +290,17 @@ bool parse_device(struct parse *p, const char *text, json_t *json, GError **erro
 struct name_args {
 	char *guest;
 	char *process;
+	int debug_threads;
 };
+
+static const char *const debug_threads_names[] = {"on", NULL};
 
 const struct prop name_props[] = {
 	{"guest", PROP_STRING, offsetof(struct name_args, guest), .help = "the guest's name"},
 	{"process", PROP_STRING, offsetof(struct name_args, process),
-	 .help = "the process's name, in ps and top"},
+	 .help = "the process's name, in ps and top; at most 15 bytes"},
+	{"debug-threads", PROP_ENUM, offsetof(struct name_args, debug_threads),
+	 .names = debug_threads_names, .def = "on", .help = "threads always have names"},
 	END_OF_TABLE,
 };
 
@@ -313,7 +318,6 @@ bool parse_name(struct parse *p, const char *text, json_t *json, GError **error)
 	if (args.process) {
 		g_free(config->process_name);
 		config->process_name = g_steal_pointer(&args.process);
-		config->name_process = true;
 	}
 	return true;
 }

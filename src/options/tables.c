@@ -225,7 +225,6 @@ const struct prop vm_props[] = {
 	VM("initrd", PROP_STRING, initrd),
 	VM("append", PROP_STRING, append),
 	VM("name", PROP_STRING, name),
-	VM("name-process", PROP_BOOL, name_process),
 	VM("process-name", PROP_STRING, process_name),
 	VM("uuid", PROP_STRING, uuid),
 	VM("no-reboot", PROP_BOOL, no_reboot),
@@ -233,6 +232,8 @@ const struct prop vm_props[] = {
 	VM("rtc-localtime", PROP_BOOL, rtc_localtime),
 	VM("nodefaults", PROP_BOOL, nodefaults),
 	VM("only-migratable", PROP_BOOL, only_migratable),
+	VM("only-migratable-transfer", PROP_BOOL, only_migratable_transfer),
+	VM("only-migratable-exec", PROP_BOOL, only_migratable_exec),
 	{.name = NULL},
 };
 

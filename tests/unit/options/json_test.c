@@ -136,7 +136,7 @@ static void test_members(void)
 	g_assert_cmpuint(copy->n_cpus, ==, 8);
 	g_assert_cmpuint(copy->n_threads, ==, 2);
 	g_assert_cmpstr(copy->append, ==, config->append);
-	g_assert_true(copy->name_process && copy->no_reboot && copy->no_shutdown);
+	g_assert_true(copy->no_reboot && copy->no_shutdown);
 	g_assert_true(copy->rtc_localtime && copy->nodefaults && copy->only_migratable);
 	g_assert_cmpint(c1->kind, ==, CHARDEV_SOCKET);
 	g_assert_true(c1->mux && c1->nodelay && !c1->server && !c1->wait);

@@ -1,0 +1,161 @@
+// Whether this VM, as it is now, can be updated, in each mode: one table, asked by everybody.
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "cpr/internal.h"
+
+/**
+ * DOC: theory of operation
+ *
+ * At the start the answer is a warning, or the end with -only-migratable; at hot plug it is asked for
+ * one device more; query-migrate shows it as blocked-reasons; migrate begins with it.  Names, counts
+ * and texts that no wire carries are not here: a configuration that has them is refused as a whole
+ * (options/check.c).
+ */
+
+/* What an update opens beside the duplicates of what crosses: files, pipes, sockets, sealed state. */
+#define OWN_DESCRIPTORS 16
+/* What a device may add: its image, eventfds of its queues and vectors, counted largely. */
+#define PLUG_DESCRIPTORS 160
+
+#define MODE(mode) (1u << (mode))
+#define EVERY_MODE (MODE(MIGRATION_MODE_CPR_TRANSFER) | MODE(MIGRATION_MODE_CPR_EXEC))
+
+static void blocked(GPtrArray *reasons, GError *reason)
+{
+	g_ptr_array_add(reasons, g_strdup(reason->message));
+	g_error_free(reason);
+}
+
+static void check_machine(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	(void)more;
+	(void)machine_preservable(update->machine, reasons, NULL);
+}
+
+/* The lock of the owner page is taken on a description of its own, which only /proc makes. */
+static void check_proc(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	if (access("/proc/self/fd", R_OK | X_OK) < 0)
+		g_ptr_array_add(reasons,
+				g_strdup_printf("/proc/self/fd: %s; mount /proc", strerror(errno)));
+}
+
+/* All as the update does it: duplicated, looked at, named. */
+static void check_descriptors(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	autoptr(fdstore) store = fdstore_new();
+	int extra[OWN_DESCRIPTORS + PLUG_DESCRIPTORS];
+	GError *reason = NULL;
+	uint32_t n = 0, wanted = OWN_DESCRIPTORS + more;
+	int fd;
+
+	if (!fd_source_offer(&update->fds, store, NULL, NULL, &reason)) {
+		blocked(reasons, reason);
+		return;
+	}
+	while (n < wanted && (fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) >= 0)
+		extra[n++] = fd;
+	if (n < wanted)
+		g_ptr_array_add(reasons, g_strdup_printf("%u descriptors more are needed: %s; "
+							 "raise the limit (RLIMIT_NOFILE)",
+							 wanted - n, strerror(errno)));
+	while (n > 0)
+		fd_close(&extra[--n]);
+}
+
+/* A way back needs the program that is to come back. */
+static void check_program(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	autofd int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		g_ptr_array_add(reasons,
+				g_strdup_printf("cannot open this program's executable: %s",
+						strerror(errno)));
+}
+
+/**
+ * struct blocker - One thing that can stand in the way
+ * @modes:	In which modes it does
+ * @check:	Add a reason each; @more descriptors are to be free beside those of the update
+ */
+static const struct blocker {
+	uint32_t modes;
+	void (*check)(struct update *update, uint32_t more, GPtrArray *reasons);
+} blockers[] = {
+	{EVERY_MODE, check_machine},
+	{EVERY_MODE, check_proc},
+	{EVERY_MODE, check_descriptors},
+	{MODE(MIGRATION_MODE_CPR_EXEC), check_program},
+};
+
+static GPtrArray *find_blockers(struct update *update, uint32_t modes, uint32_t more)
+{
+	GPtrArray *reasons = g_ptr_array_new_with_free_func(g_free);
+
+	for (size_t i = 0; i < G_N_ELEMENTS(blockers); i++)
+		if (blockers[i].modes & modes)
+			blockers[i].check(update, more, reasons);
+	return reasons;
+}
+
+GPtrArray *update_blockers(struct update *update, enum migration_mode mode)
+{
+	return find_blockers(update, MODE(mode), 0);
+}
+
+bool update_check_blockers(struct update *update, enum migration_mode mode, GError **error)
+{
+	g_autoptr(GPtrArray) reasons = update_blockers(update, mode);
+
+	return reasons->len == 0 ||
+	       error_set_generic(error, "%s", (char *)g_ptr_array_index(reasons, 0));
+}
+
+/* ---- promises of the command line ---- */
+
+/* What -only-migratable and -only-migratable-modes ask for. */
+static uint32_t promised_modes(const struct vm_config *config)
+{
+	uint32_t modes = config->only_migratable ? EVERY_MODE : 0;
+
+	if (config->only_migratable_transfer)
+		modes |= MODE(MIGRATION_MODE_CPR_TRANSFER);
+	if (config->only_migratable_exec)
+		modes |= MODE(MIGRATION_MODE_CPR_EXEC);
+	return modes;
+}
+
+/* Refuse what was promised not to be, warn of the rest.  @what: "-only-migratable" or the like */
+static bool judge(struct update *update, uint32_t more, const char *what, GError **error)
+{
+	const uint32_t promised = promised_modes(update->config);
+	g_autoptr(GPtrArray)
+		reasons = find_blockers(update, promised ? promised : EVERY_MODE, more);
+	const char *first = reasons->len ? g_ptr_array_index(reasons, 0) : NULL;
+
+	if (!first)
+		return true;
+	if (promised)
+		return error_set_generic(error, "-only-migratable: %s%s", what, first);
+	log_warn("%sthis VM cannot be updated as it is: %s%s", what, first,
+		 reasons->len > 1 ? " (query-migrate has all reasons)" : "");
+	return true;
+}
+
+bool update_judge_start(struct update *update, GError **error)
+{
+	return judge(update, 0, "", error);
+}
+
+bool update_judge_plug(struct update *update, GError **error)
+{
+	return judge(update, PLUG_DESCRIPTORS, "device_add: ", error);
+}
