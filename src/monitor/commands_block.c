@@ -106,7 +106,7 @@ const struct command commands_block[] = {
 		.args = &block_resize_args,
 		.run = run_block_resize,
 		.flags = COMMAND_OUTSIDE_OF_UPDATE,
-		.hmp = {"block_resize", NULL, "device:s size:s", "device size",
+		.hmp = {"block_resize", NULL, "device:s,size:s", "device size",
 			"resize a disk's image and tell the guest (size in MiB, or with a suffix)",
 			.prepare = prepare_block_resize},
 	},

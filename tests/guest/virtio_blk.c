@@ -49,6 +49,7 @@ static struct header headers[DISK_SLOTS] __attribute__((aligned(16)));
 static volatile uint8_t statuses[DISK_SLOTS];
 
 static volatile struct virtio_common *common;
+static volatile uint8_t *isr, *config;
 static volatile uint16_t *doorbell;
 
 static uint32_t config32(uint32_t slot, uint32_t offset)
@@ -83,12 +84,16 @@ static bool map_device(uint32_t slot)
 		base = bar_base(slot, bar) + config32(slot, cap + 8);
 		if (head >> 24 == 1)
 			common = (void *)base;
+		if (head >> 24 == 3)
+			isr = (void *)base;
+		if (head >> 24 == 4)
+			config = (void *)base;
 		if (head >> 24 == 2) {
 			notify = base;
 			multiplier = config32(slot, cap + 16);
 		}
 	}
-	if (!common || !notify)
+	if (!common || !notify || !isr || !config)
 		return false;
 	common->queue_select = 0;
 	doorbell = (void *)(notify + common->queue_notify_off * (uint64_t)multiplier);
@@ -165,4 +170,33 @@ uint16_t disk_in_flight(void)
 bool disk_good(uint32_t slot)
 {
 	return statuses[slot] == 0;
+}
+
+/* The two halves belong together if the generation is the same before and after (4.1.4.3.1). */
+uint64_t disk_capacity(void)
+{
+	uint8_t before;
+	uint64_t sectors;
+
+	do {
+		before = common->config_generation;
+		sectors = *(volatile uint32_t *)config;
+		sectors |= (uint64_t) * (volatile uint32_t *)(config + 4) << 32;
+	} while (common->config_generation != before);
+	return sectors;
+}
+
+uint32_t disk_block_bytes(void)
+{
+	return *(volatile uint32_t *)(config + 20);
+}
+
+uint8_t disk_generation(void)
+{
+	return common->config_generation;
+}
+
+bool disk_was_told(void)
+{
+	return *isr & 2;
 }

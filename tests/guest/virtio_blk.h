@@ -31,3 +31,11 @@ uint16_t disk_in_flight(void);
 
 /** disk_good() - Whether the request that was last in @slot ended well. */
 bool disk_good(uint32_t slot);
+
+/* What the device's configuration space says now (5.2.4). */
+uint64_t disk_capacity(void); /* sectors */
+uint32_t disk_block_bytes(void);
+uint8_t disk_generation(void);
+
+/** disk_was_told() - Whether a configuration interrupt came since the last look (4.1.4.5). */
+bool disk_was_told(void);

@@ -97,6 +97,9 @@ static void test_arguments(void)
 	expect_call(&bed, "device_add virtio-rng-pci,id=a,addr=0x3",
 		    "device_add({\"addr\":\"0x3\",\"driver\":\"virtio-rng-pci\",\"id\":\"a\"});");
 	expect_call(&bed, "device_del a", "device_del({\"id\":\"a\"});");
+	expect(&bed, "block_resize d0 20x", "Error: '20x' is no size\n");
+	expect(&bed, "block_resize d0", "Error: block_resize: size expected\n");
+	expect(&bed, "block_resize d0 2G", "Error: Device 'd0' not found\n");
 	expect(&bed, "device_add", "Error: device_add: device expected\n");
 	expect(&bed, "device_add id=a", "Error: Parameter 'driver' is missing\n");
 	expect(&bed, "device_del", "Error: device_del: id expected\n");

@@ -488,6 +488,10 @@ static void test_drive(void)
 		{{"-drive", "file=a,,b,if=none,id=d,cache=none,aio=threads,readonly,discard=unmap"},
 		 "{\"blocks\":[{\"node-name\":\"d\",\"filename\":\"a,b\",\"cache\":"
 		 "{\"direct\":true},\"aio\":\"threads\",\"read-only\":true,\"discard\":true}]}"},
+		{{"-drive", "file=a,werror=stop,rerror=ignore,format=raw"},
+		 "{\"blocks\":[{\"werror\":\"stop\",\"rerror\":\"ignore\"}]}"},
+		{{"-drive", "file=a"},
+		 "{\"blocks\":[{\"guess-raw\":true,\"werror\":\"enospc\",\"rerror\":\"report\"}]}"},
 		{{"-drive", "file=a,cache=directsync"},
 		 "{\"blocks\":[{\"cache\":{\"direct\":true,\"writethrough\":true}}]}"},
 		{{"-drive", "file=a,cache=writethrough"},
@@ -514,6 +518,8 @@ static void test_drive(void)
 		 "aio: 'native' is not a value it takes; give one "
 		 "of: io_uring, threads"},
 		{{"-drive", "file=a,cache=fast"}, "cache: 'fast' is not"},
+		{{"-drive", "file=a,werror=retry"}, "werror: 'retry' is not"},
+		{{"-drive", "file=a,rerror=enospc"}, "rerror: 'enospc' is not"},
 		{{"-drive", "file=a,readonly=on,read-only=on"}, "are the same; give one"},
 		{{"-drive", "file=a,index=1", "-drive", "file=b,index=1"}, "index: 1 is taken"},
 		{{"-drive", "file=a,index=64"}, "index: 64 is out of bounds"},
