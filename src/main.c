@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -22,6 +23,8 @@ struct program {
 	GMainLoop *loop;
 	GSource *signals;
 	struct update *update;
+	struct pidfile *pidfile;
+	struct monitors *monitors;
 	bool ended;
 	int status;
 };
@@ -70,39 +73,65 @@ static void update_ended(void *opaque, const GError *error)
 	end(program);
 }
 
-/* This process cannot start after all: the guest goes on where it came from. */
-static bool give_up(struct update *update, const GError *error)
+/* The guest runs, or will: after an exec a pid file that cannot be had is worth less than it. */
+static void write_pidfile_late(struct program *program)
 {
-	update_abandon(update, error->message);
-	return false;
+	struct update *update = program->update;
+	g_autoptr(GError) error = NULL;
+
+	if (!program->pidfile)
+		program->pidfile = pidfile_new(update_config(update), update_fds(update), &error);
+	if (!error && program->pidfile)
+		(void)pidfile_write(program->pidfile, &error);
+	if (error)
+		log_error("%s", error->message);
+}
+
+static bool start(struct program *program, bool resumed, GError **error)
+{
+	struct update *update = program->update;
+	g_autoptr(GError) none = NULL;
+
+	if (update_probed() && !pidfile_check(update_config(update), error))
+		return false;
+	program->pidfile = pidfile_new(update_config(update), update_fds(update), &none);
+	if (none && !resumed) {
+		g_propagate_error(error, g_steal_pointer(&none));
+		return false;
+	}
+	if (program->pidfile && !resumed && !pidfile_write(program->pidfile, error))
+		return false;
+	program->monitors = monitors_new(update, quit, program, error);
+	return program->monitors && update_start(update, error);
 }
 
 static bool run(struct program *program, struct vm_config *config, char **argv, int *ready_fd,
 		GError **error)
 {
+	/* Asked before it is done: what an exec left is read once. */
+	const bool resumed = update_resumes_process();
 	autoptr(update) update = update_new(config, argv, error);
-	autoptr(monitors) monitors = NULL;
-	autoptr(pidfile) pidfile = NULL;
-	g_autoptr(GError) none = NULL;
+	bool ok;
 
 	if (!update)
 		return false;
 	program->update = update;
 	update_on_machine(update, machine_arrived, program);
 	update_on_end(update, update_ended, program);
-	pidfile = pidfile_new(update_config(update), update_fds(update), &none);
-	if (none) {
-		g_propagate_error(error, g_steal_pointer(&none));
-		return give_up(update, *error);
-	}
-	monitors = monitors_new(update, quit, program, error);
-	if (!monitors || !update_start(update, error))
-		return give_up(update, *error);
-	monitors_start(monitors);
-	process_ready(ready_fd);
-	if (!program->ended)
+	ok = start(program, resumed, error);
+	if (!ok)
+		update_abandon(update, (*error)->message);
+	if (ok && resumed)
+		write_pidfile_late(program);
+	if (ok)
+		monitors_start(program->monitors);
+	if (ok)
+		process_ready(ready_fd);
+	if (ok && !program->ended)
 		g_main_loop_run(program->loop);
-	return true;
+	pidfile_free(program->pidfile);
+	monitors_free(program->monitors);
+	return ok;
 }
 
 /*
@@ -131,22 +160,24 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	keep_heap();
 	config = command_line_parse(argc, argv, &action, &error);
+	if (update_probed() && !update_rehearse(NULL))
+		return EXIT_FAILURE;
+	if (!config && !error && update_resumes_process())
+		error_set_generic(&error, "the command does not start a VM");
 	if (!config && !error) {
 		fputs(action.text, stdout);
 		g_free(action.text);
 		return EXIT_SUCCESS;
 	}
-	if (update_probed())
-		return update_answer_probe(config, error);
 	if (config && config->daemonize && !update_resumes_process() &&
 	    process_daemonize(&ready_fd, &status, &error) == PROCESS_PARENT)
 		return status;
-	if (error)
-		update_exec_back(error->message);
 	signals_hold();
 	program.loop = g_main_loop_new(NULL, FALSE);
 	if (!error)
 		program.signals = signals_watch(signalled, &program, &error);
+	if (error)
+		update_exec_back(error->message);
 	if (error || !run(&program, config, argv, &ready_fd, &error)) {
 		log_error("%s", error->message);
 		program.status = EXIT_FAILURE;

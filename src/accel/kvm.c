@@ -327,15 +327,6 @@ struct kvm_vm *kvm_vm_new(const struct kvm_params *params, GError **error)
 	return g_steal_pointer(&vm);
 }
 
-bool kvm_vm_rehearse(const struct kvm_vm *vm, GError **error)
-{
-	autoptr(kvm_vm) other = kvm_vm_alloc(&vm->params);
-
-	kvm_irqs_init(other);
-	return kvm_open(other, error) && kvm_create_vm(other, error) &&
-	       kvm_add_memslots(other, error) && kvm_create_irqchip(other, error);
-}
-
 void kvm_vm_free(struct kvm_vm *vm)
 {
 	if (!vm)

@@ -61,16 +61,6 @@ void kvm_vm_free(struct kvm_vm *vm);
 DEFINE_CLEANUP(kvm_vm, kvm_vm_free)
 
 /**
- * kvm_vm_rehearse() - Make another VM with the same memory beside @vm, and let it go
- *
- * Before an exec, where the successor makes its own inside the pause: that it can be made is known
- * then, and the kernel has the pages for its tables at hand (where KVM keeps a reverse map, 2 MiB
- * for each GiB of guest memory: 4 ms if they are, 100 if the host's own hypervisor has to provide
- * them).  Context: main thread; vCPUs may run.
- */
-bool kvm_vm_rehearse(const struct kvm_vm *vm, GError **error);
-
-/**
  * kvm_vm_rehearse_entry() - Let each vCPU enter the guest once, where there is none (kvm_entry.c)
  * kvm_vm_cpuid_digest() - Of all vCPUs' CPUID: after a rehearsal they take no other
  *

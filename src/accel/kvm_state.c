@@ -124,8 +124,15 @@ bool kvm_state_init(struct kvm_vm *vm, GError **error)
 {
 	sections_init(vm);
 	vcpus_begin(vm, job_capture_power_on, NULL);
-	return vcpus_end(vm, error) && irqchip_capture(vm, &vm->power_on.irqchip, error) &&
-	       KVM_IOCTL(vm->vm_fd, KVM_GET_PIT2, &vm->power_on.pit.pit, error);
+	if (!vcpus_end(vm, error) || !irqchip_capture(vm, &vm->power_on.irqchip, error) ||
+	    !KVM_IOCTL(vm->vm_fd, KVM_GET_PIT2, &vm->power_on.pit.pit, error))
+		return false;
+	/* The last known state, for a rehearsal before anything was captured. */
+	vm->saved.irqchip = vm->power_on.irqchip;
+	vm->saved.pit = vm->power_on.pit;
+	for (uint32_t i = 0; i < vm->n_vcpus; i++)
+		*vm->vcpus[i].saved = *vm->vcpus[i].power_on;
+	return true;
 }
 
 const struct kvm_section *kvm_vm_sections(struct kvm_vm *vm, uint32_t *n)

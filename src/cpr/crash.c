@@ -11,6 +11,7 @@
 
 #include "base/signals.h"
 #include "cpr/envelope.h"
+#include "cpr/owner.h"
 
 #define CRASH_STACK_BYTES (64U << 10)
 
@@ -20,6 +21,7 @@ static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS, SIG
  * struct way_back - What the handler needs
  * @env:	Its last entry but the NULL is @reason
  * @fds:	int
+ * @word, @attempt: See crash_set_word()
  * @stack:	The handler's, should the crash be a stack that overflowed
  */
 struct way_back {
@@ -27,6 +29,8 @@ struct way_back {
 	char **argv;
 	char **env;
 	GArray *fds;
+	_Atomic uint64_t *word;
+	uint64_t attempt;
 	char reason[128];
 	void *stack;
 };
@@ -48,8 +52,8 @@ static const char *signal_says(const siginfo_t *info)
 	return "the new program crashed";
 }
 
-/* Async-signal-safe: system calls and string functions on memory that is there. */
-static void crashed(int sig, siginfo_t *info, void *context)
+/* Async-signal-safe, as all here: system calls and string functions on memory that is there. */
+static void go_back(const siginfo_t *info)
 {
 	sigset_t held;
 
@@ -61,6 +65,12 @@ static void crashed(int sig, siginfo_t *info, void *context)
 	signals_mask(&held);
 	pthread_sigmask(SIG_SETMASK, &held, NULL);
 	execveat(way_back.exec_fd, "", way_back.argv, way_back.env, AT_EMPTY_PATH);
+}
+
+static void crashed(int sig, siginfo_t *info, void *context)
+{
+	if (!way_back.word || owner_word_recall(way_back.word, way_back.attempt))
+		go_back(info);
 	signal(sig, SIG_DFL);
 	raise(sig);
 }
@@ -104,6 +114,12 @@ void crash_arm(int exec_fd, char **argv, char **env, GArray *fds)
 		sigaltstack(&stack, NULL);
 	}
 	handle(crashed);
+}
+
+void crash_set_word(_Atomic uint64_t *word, uint64_t attempt)
+{
+	way_back.attempt = attempt;
+	way_back.word = word;
 }
 
 void crash_disarm(void)

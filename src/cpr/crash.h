@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <glib.h>
 
 /**
@@ -11,6 +13,9 @@
  * While a way back is armed, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS and SIGABRT do not end the
  * process: the handler makes the descriptors inheritable again and executes the old program, so the
  * PID stays.  SIGABRT that another process sent is the guardian's word that this one hangs.
+ *
+ * The handler asks the owner's word first (owner.h): the attempt is called back in one step, or the
+ * guest was taken, and the crash is an ordinary one.
  *
  * All that the handler needs is made beforehand; it makes system calls only, on a stack of its own.
  * If it fails too, the signal does what it would have done, and the guardian takes over.
@@ -25,6 +30,9 @@
  * @fds:	int; descriptors to make inheritable; taken
  */
 void crash_arm(int exec_fd, char **argv, char **env, GArray *fds);
+
+/** crash_set_word() - The owner's, as soon as it is mapped; before that nobody can have taken @attempt. */
+void crash_set_word(_Atomic uint64_t *word, uint64_t attempt);
 
 /** crash_disarm() - The guest is this program's now, or given up on purpose; no-op if not armed. */
 void crash_disarm(void);

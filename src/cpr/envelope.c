@@ -4,24 +4,31 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "cpr/crash.h"
+#include "cpr/guardian.h"
+#include "cpr/probe.h"
 #include "state/section.h"
 
-#define ENVELOPE_PROTOCOL 2
+#define ENVELOPE_PROTOCOL 3
+
+#define NONCE_CHARS 32
 
 /* Members that are numbers of descriptors outside the store. */
-static const char *const fd_members[] = {"state-fd", "sessions-fd", "exec-fd", "guardian-fd"};
+static const char *const fd_members[] = {"state-fd", "sessions-fd", "exec-fd", "file-fd",
+					 "guardian-fd"};
 
 bool envelope_found(void)
 {
-	return g_getenv(ENVELOPE_ENV) != NULL;
+	return probe_active() || secure_getenv(ENVELOPE_ENV);
 }
 
 void envelope_free(struct envelope *envelope)
@@ -34,6 +41,7 @@ void envelope_free(struct envelope *envelope)
 	fd_close(&envelope->state_fd);
 	fd_close(&envelope->sessions_fd);
 	fd_close(&envelope->exec_fd);
+	fd_close(&envelope->file_fd);
 	fd_close(&envelope->guardian_fd);
 	fd_close(&envelope->fd);
 	g_free(envelope);
@@ -57,32 +65,70 @@ static int claim_fd(const json_t *json, const char *member, GError **error)
 	return number;
 }
 
+/*
+ * The number that the environment names, and the nonce that proves it.
+ * Return: -1 with @error set; without a valid one this process must not start, for somebody may count
+ * on it to take a guest over.
+ */
+static int named_by_environment(char **nonce, GError **error)
+{
+	const char *text = secure_getenv(ENVELOPE_ENV);
+	const size_t digits = text ? strspn(text, "0123456789") : 0;
+	int fd = -1;
+
+	if (digits > 0 && digits <= 9 && text[digits] == ':') {
+		fd = atoi(text);
+		*nonce = g_strdup(text + digits + 1);
+	}
+	g_unsetenv(ENVELOPE_ENV);
+	if (fd > STDERR_FILENO)
+		return fd;
+	error_set_generic(error, ENVELOPE_ENV " names no envelope; unset it");
+	return -1;
+}
+
+static bool check_nonce(const json_t *json, const char *nonce, GError **error)
+{
+	const char *own = json_string_value(json_object_get(json, "nonce"));
+
+	return (own && strlen(own) == NONCE_CHARS && g_strcmp0(own, nonce) == 0) ||
+	       error_set_generic(error, ENVELOPE_ENV " names another envelope; unset it");
+}
+
+static json_t *parse_object(GBytes *bytes, GError **error)
+{
+	gsize len;
+	const char *data = g_bytes_get_data(bytes, &len);
+	json_error_t why;
+	json_t *json = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
+
+	if (json_is_object(json))
+		return json;
+	error_set_generic(error, ENVELOPE_ENV ": not a JSON object");
+	json_decref(json);
+	return NULL;
+}
+
 static json_t *read_json(int *envelope_fd, GError **error)
 {
-	g_autofree char *text = g_strdup(g_getenv(ENVELOPE_ENV));
+	g_autofree char *nonce = NULL;
 	g_autoptr(GBytes) bytes = NULL;
 	autofd int fd = -1;
-	json_error_t why;
 	json_t *json;
-	gsize len;
 
-	g_unsetenv(ENVELOPE_ENV);
-	if (!text || !text[0] || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text) ||
-	    atoi(text) <= STDERR_FILENO) {
-		error_set_generic(error, ENVELOPE_ENV " is not the number of a descriptor");
+	fd = probe_active() ? probe_envelope() : named_by_environment(&nonce, error);
+	if (fd < 0)
 		return NULL;
-	}
-	fd = atoi(text);
 	(void)fd_set_cloexec(fd, true);
 	bytes = state_bytes_map(fd, error);
 	if (!bytes) {
 		g_prefix_error(error, ENVELOPE_ENV ": ");
 		return NULL;
 	}
-	json = json_loadb(g_bytes_get_data(bytes, &len), g_bytes_get_size(bytes),
-			  JSON_REJECT_DUPLICATES, &why);
-	if (!json_is_object(json)) {
-		error_set_generic(error, ENVELOPE_ENV ": not a JSON object");
+	json = parse_object(bytes, error);
+	if (!json)
+		return NULL;
+	if (!probe_active() && !check_nonce(json, nonce, error)) {
 		json_decref(json);
 		return NULL;
 	}
@@ -93,11 +139,15 @@ static json_t *read_json(int *envelope_fd, GError **error)
 /* The reason of one who could not write it into the envelope. */
 static void take_reason(json_t *json)
 {
-	const char *reason = g_getenv(ENVELOPE_ROLLBACK_ENV);
+	const char *reason = secure_getenv(ENVELOPE_ROLLBACK_ENV);
+	uint64_t attempt = json_integer_value(json_object_get(json, "attempt"));
 
 	if (reason)
 		json_object_set_new(json, "rollback", json_string(reason));
+	if (secure_getenv(ENVELOPE_SEIZED_ENV))
+		json_object_set_new(json, "attempt", json_integer(guardian_claim(attempt)));
 	g_unsetenv(ENVELOPE_ROLLBACK_ENV);
+	g_unsetenv(ENVELOPE_SEIZED_ENV);
 }
 
 static GBytes *read_manifest(const json_t *json, GError **error)
@@ -128,12 +178,20 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 	envelope->exec_fd = claim_fd(json, "exec-fd", error);
 	if (envelope->exec_fd < 0)
 		return false;
-	envelope->guardian_fd = claim_fd(json, "guardian-fd", error);
-	if (envelope->guardian_fd < 0)
-		return false;
+	if (json_integer_value(json_object_get(json, "file-fd")) >= 0) {
+		envelope->file_fd = claim_fd(json, "file-fd", error);
+		if (envelope->file_fd < 0)
+			return false;
+	}
+	if (!probe_active()) {
+		envelope->guardian_fd = claim_fd(json, "guardian-fd", error);
+		if (envelope->guardian_fd < 0)
+			return false;
+	}
 	envelope->guardian_pid = json_integer_value(json_object_get(json, "guardian-pid")) &
 				 INT32_MAX;
 	envelope->begun_ns = json_integer_value(json_object_get(json, "begun-ns"));
+	envelope->attempt = json_integer_value(json_object_get(json, "attempt"));
 	envelope->rollback = json_string_value(json_object_get(json, "rollback"));
 	envelope->manifest = read_manifest(json, error);
 	if (!envelope->manifest)
@@ -152,7 +210,7 @@ struct envelope *envelope_read(GError **error)
 	autoptr(envelope) envelope = g_new0(struct envelope, 1);
 
 	envelope->fd = envelope->state_fd = envelope->sessions_fd = -1;
-	envelope->exec_fd = envelope->guardian_fd = -1;
+	envelope->exec_fd = envelope->file_fd = envelope->guardian_fd = -1;
 	envelope->json = read_json(&envelope->fd, error);
 	if (!envelope->json)
 		return NULL;
@@ -171,37 +229,92 @@ static void arm(const json_t *json, bool cloexec)
 				     cloexec);
 }
 
-static int seal_json(const json_t *json, GError **error)
+/* Unguessable, and never the same twice. */
+static bool set_nonce(json_t *json, GError **error)
 {
-	char *text = json_dumps(json, JSON_COMPACT);
+	uint8_t bytes[NONCE_CHARS / 2];
+	char text[NONCE_CHARS + 1];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+		return error_set_errno(error, errno, "no random numbers");
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	json_object_set_new(json, "nonce", json_string(text));
+	return true;
+}
+
+static int seal_json(json_t *json, GError **error)
+{
+	char *text = set_nonce(json, error) ? json_dumps(json, JSON_COMPACT) : NULL;
 	g_autoptr(GBytes) bytes = NULL;
 
 	if (!text) {
-		error_set_generic(error, "cannot write the envelope");
+		if (error && !*error)
+			error_set_generic(error, "cannot write the envelope");
 		return -1;
 	}
 	bytes = g_bytes_new_with_free_func(text, strlen(text), free, text);
 	return state_bytes_seal(bytes, "molt-envelope", error);
 }
 
-char **envelope_environ(char *const *env, int fd, const char *reason)
+char **envelope_environ(char *const *env, int fd, const json_t *json, const char *reason)
 {
-	g_autofree char *number = g_strdup_printf("%d", fd);
-	char **copy = g_environ_setenv(g_strdupv((char **)env), ENVELOPE_ENV, number, TRUE);
+	const char *nonce = json_string_value(json_object_get(json, "nonce"));
+	g_autofree char *name = g_strdup_printf("%d:%s", fd, nonce);
+	char **copy = g_environ_setenv(g_strdupv((char **)env), ENVELOPE_ENV, name, TRUE);
 
-	return reason ? g_environ_setenv(copy, ENVELOPE_ROLLBACK_ENV, reason, TRUE) : copy;
+	if (!reason)
+		return copy;
+	copy = g_environ_setenv(copy, ENVELOPE_SEIZED_ENV, "1", TRUE);
+	return g_environ_setenv(copy, ENVELOPE_ROLLBACK_ENV, reason, TRUE);
+}
+
+static void set_manifest(json_t *json, GBytes *manifest)
+{
+	g_autofree char *text =
+		g_base64_encode(g_bytes_get_data(manifest, NULL), g_bytes_get_size(manifest));
+
+	json_object_set_new(json, "protocol", json_integer(ENVELOPE_PROTOCOL));
+	json_object_set_new(json, "fds", json_string(text));
+}
+
+/* Every number that a program needs to go on with @json. */
+static void list_fds(const json_t *json, const struct fdstore *store, int envelope_fd, GArray *fds)
+{
+	const struct fdstore_entry *entry;
+
+	g_array_append_val(fds, envelope_fd);
+	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++) {
+		int fd = json_integer_value(json_object_get(json, fd_members[i]));
+
+		if (fd >= 0)
+			g_array_append_val(fds, fd);
+	}
+	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
+		g_array_append_val(fds, entry->fd);
+}
+
+int envelope_describe(json_t *json, const struct fdstore *store, GArray *fds, GError **error)
+{
+	g_autoptr(GBytes) manifest = fdstore_describe_exec(store, error);
+	int fd;
+
+	if (!manifest)
+		return -1;
+	set_manifest(json, manifest);
+	fd = seal_json(json, error);
+	if (fd >= 0)
+		list_fds(json, store, fd, fds);
+	return fd;
 }
 
 bool envelope_export(json_t *json, struct fdstore *store, int *fd, GError **error)
 {
 	g_autoptr(GBytes) manifest = fdstore_export_exec(store, error);
-	g_autofree char *text = NULL;
 
 	if (!manifest)
 		return false;
-	text = g_base64_encode(g_bytes_get_data(manifest, NULL), g_bytes_get_size(manifest));
-	json_object_set_new(json, "protocol", json_integer(ENVELOPE_PROTOCOL));
-	json_object_set_new(json, "fds", json_string(text));
+	set_manifest(json, manifest);
 	*fd = seal_json(json, error);
 	if (*fd < 0) {
 		fdstore_unexport_exec(store);
@@ -240,18 +353,10 @@ void envelope_arm_crash(const struct envelope *envelope, const struct fdstore *s
 {
 	GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
 	g_auto(GStrv) env = strings_of(json_object_get(envelope->json, "environment"));
-	const struct fdstore_entry *entry;
 
-	g_array_append_val(fds, envelope->fd);
-	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++) {
-		int fd = json_integer_value(json_object_get(envelope->json, fd_members[i]));
-
-		g_array_append_val(fds, fd);
-	}
-	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
-		g_array_append_val(fds, entry->fd);
+	list_fds(envelope->json, store, envelope->fd, fds);
 	crash_arm(envelope->exec_fd, argv_of(json_object_get(envelope->json, "argv")),
-		  envelope_environ(env, envelope->fd, NULL), fds);
+		  envelope_environ(env, envelope->fd, envelope->json, NULL), fds);
 }
 
 bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const json_t *record,
@@ -262,6 +367,8 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 	g_auto(GStrv) env = NULL;
 	int fd = -1, saved;
 
+	if (probe_active())
+		probe_refuse(reason);
 	if (envelope->rollback)
 		return error_set_generic(error, "%s; that came after a return from: %s", reason,
 					 envelope->rollback);
@@ -277,7 +384,7 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 		arm(envelope->json, false);
 		(void)fd_set_cloexec(fd, false);
 	}
-	env = envelope_environ(plain, fd, NULL);
+	env = envelope_environ(plain, fd, envelope->json, NULL);
 	log_flush(LOG_EXEC_MS);
 	execveat(envelope->exec_fd, "", argv, env, AT_EMPTY_PATH);
 	saved = errno;

@@ -15,34 +15,44 @@
 /**
  * DOC: this interface is a contract
  *
- * A sealed memfd, whose number is in the environment variable MOLT_CPR_EXEC, holds one JSON object:
+ * A sealed memfd holds one JSON object.  The environment variable MOLT_CPR_EXEC is "NUMBER:NONCE": its
+ * number, and a member of it, so that a variable that is left over, or set by somebody, means nothing.
  *
- *   protocol	2
+ *   protocol	3
+ *   nonce	32 hex digits
  *   offer	as on the cpr channel (offer.h)
  *   fds	the manifest of the exported descriptors, base64
+ *   attempt	that the state is valid by (owner.h)
  *   state-fd	a sealed memfd with the VM's state stream
  *   sessions-fd	a sealed memfd with that of the process (monitor sessions)
+ *   file-fd, file	the state file that was asked for, reserved, and what it is (state_file.h); -1 and
+ *		null if none was
  *   exec-fd	the old executable, to go back to
  *   argv, environment	the old arguments and environment
  *   guardian-fd, guardian-pid	the pipe for words to the guardian, and its pid (guardian.h)
- *   guardians	pids of earlier ones that are still to be reaped
+ *   children	pids of other children that are still to be reaped
  *   record	the update's record so far (record.h)
  *   begun-ns	when migrate was accepted
  *   parameters, downtime-limit-set, capabilities	as the queries give them; they survive
  *   pidfile	the process's own file, null if it has none
  *   rollback	only on the way back: why the new program did not take the guest
  *
+ * A rehearsal (probe.h) finds one too, named by its socket; it has no guardian (-1) and no valid attempt.
+ *
  * The new program changes nothing in it and hands it back, with "rollback" added, when it cannot go
  * on.  Who cannot write another one (a crashed program, the guardian) gives the reason in the
- * environment variable MOLT_CPR_ROLLBACK.  A program that finds either takes the configuration from
+ * environment variable MOLT_CPR_ROLLBACK, the guardian beside MOLT_CPR_SEIZED.  A program that finds either takes the configuration from
  * the offer whatever its arguments say, and does not go back once more.
  */
 
-/** ENVELOPE_ENV - Number of the envelope */
+/** ENVELOPE_ENV - Number and nonce of the envelope */
 #define ENVELOPE_ENV "MOLT_CPR_EXEC"
 
 /** ENVELOPE_ROLLBACK_ENV - The reason for coming back, of one who could not write it down */
 #define ENVELOPE_ROLLBACK_ENV "MOLT_CPR_ROLLBACK"
+
+/** ENVELOPE_SEIZED_ENV - Set by the guardian: the attempt is guardian_claim()'s now */
+#define ENVELOPE_SEIZED_ENV "MOLT_CPR_SEIZED"
 
 /** struct envelope - One that was found, checked; the descriptors are owned and close-on-exec */
 struct envelope {
@@ -53,9 +63,11 @@ struct envelope {
 	int state_fd;
 	int sessions_fd;
 	int exec_fd;
+	int file_fd;
 	int guardian_fd;
 	pid_t guardian_pid;
 	uint64_t begun_ns;
+	uint64_t attempt;
 	const char *rollback;
 };
 
@@ -78,9 +90,20 @@ DEFINE_CLEANUP(envelope, envelope_free)
  */
 void envelope_arm_crash(const struct envelope *envelope, const struct fdstore *store);
 
-/** envelope_environ() - @env with the envelope @fd named, and the reason for going back if there is
- * one (NULL: none).  Return: to be freed. */
-char **envelope_environ(char *const *env, int fd, const char *reason);
+/**
+ * envelope_environ() - @env with the envelope named
+ * @reason:	The guardian's, for going back; NULL: none
+ * Return: to be freed.
+ */
+char **envelope_environ(char *const *env, int fd, const json_t *json, const char *reason);
+
+/**
+ * envelope_describe() - envelope_export() for a child that rehearses: nothing becomes inheritable here
+ * @fds:	int: gets every number that the child must inherit, the envelope's too
+ *
+ * Return: the envelope, close-on-exec, owned by the caller; -1 with @error set.
+ */
+int envelope_describe(json_t *json, const struct fdstore *store, GArray *fds, GError **error);
 
 /**
  * envelope_export() - Last before execve(): make an envelope and everything it names inheritable
@@ -96,7 +119,7 @@ bool envelope_export(json_t *json, struct fdstore *store, int *fd, GError **erro
 void envelope_unexport(json_t *json, struct fdstore *store, int *fd);
 
 /**
- * envelope_exec_back() - Become the old program again
+ * envelope_exec_back() - Become the old program again; a rehearsal refuses instead, and ends
  * @store:	The imported descriptors; NULL if they were not imported, and are as they came
  * @record:	What this side has to say, update_record_to_json(); borrowed
  *

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -12,20 +13,48 @@
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
+#include "cpr/reopen.h"
+#include "cpr/state_file.h"
 
-#define PROBE_MS 5000
+/* How long a program that rehearses may stand. */
+#define REHEARSAL_MS 5000
+
+/* The state that is saved may be longer than the rehearsed one: output that is not sent yet. */
+#define STATE_SPARE_BYTES (1U << 20)
+
+/* Why a program on its way back would be there, in a rehearsal of that. */
+#define WAY_BACK_REASON "rehearsal"
 
 /* What the guardian says when it has to go back. */
 #define PROGRAM_DIED "the new program ended before it took the guest"
 #define PROGRAM_HUNG "the new program hung before it took the guest, and was killed"
 
 /**
+ * struct rehearsal_kit - What a program that rehearses finds
+ * @store:	What will cross
+ * @state_fd, @sessions_fd: Sealed memfds, saved while the guest runs
+ * @envelope:	The envelope, a sealed memfd
+ * @fds:	int: all that the child inherits
+ */
+struct rehearsal_kit {
+	struct fdstore *store;
+	int state_fd;
+	int sessions_fd;
+	int envelope;
+	GArray *fds;
+};
+
+/**
  * struct exec_source - The update, from this side
  * @path, @argv: What to become
- * @file:	Where the state goes beside the memfd, -1 if nowhere
- * @file_made:	It, if it was not there before
+ * @own_command: No command was set: @path is where this program came from
+ * @file:	Where the state goes beside the memfd; NULL: nowhere
+ * @reopen:	Chardevs that are connected anew; NULL: there are none
+ * @state_bytes: How long the rehearsed one was
  * @exec_fd:	This program's executable, to come back to
- * @probe:	The new program being asked
+ * @kit:	What a rehearsal finds
+ * @probe:	The program that rehearses, new or old
+ * @memory_bytes: What it needs, as the new one said
  * @guardian:	Keeps the old address space, and knows the way back
  * @store:	What crosses
  * @state_fd, @sessions_fd: Sealed memfds with the VM's state, and the process's
@@ -36,10 +65,14 @@ struct exec_source {
 	struct outgoing base;
 	char *path;
 	char **argv;
-	int file;
-	struct file_made file_made;
+	bool own_command;
+	struct state_file *file;
+	uint64_t state_bytes;
+	struct reopen *reopen;
 	int exec_fd;
+	struct rehearsal_kit kit;
 	struct probe *probe;
+	uint64_t memory_bytes;
 	struct guardian guardian;
 	struct fdstore *store;
 	int state_fd;
@@ -74,6 +107,7 @@ static bool find_command(struct exec_source *es, GError **error)
 	struct update *update = es->base.update;
 
 	es->argv = migration_parameters_command(&update->parameters);
+	es->own_command = !es->argv;
 	if (!es->argv) {
 		es->argv = g_new0(char *, 2);
 		es->argv[0] = g_strdup(update->argv[0]);
@@ -93,61 +127,212 @@ static void es_close(void *ctx)
 {
 	struct exec_source *es = ctx;
 
-	file_unmake(&es->file_made);
-	fd_close(&es->file);
 	fd_close(&es->exec_fd);
-}
-
-static bool open_all(struct exec_source *es, GError **error)
-{
-	const struct migration_address *address = es->base.channels.main;
-
-	if (!find_command(es, error))
-		return false;
-	es->exec_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	if (es->exec_fd < 0)
-		return error_set_errno(error, errno, "cannot open this program's executable");
-	if (address)
-		es->file = channel_create_file(address, &es->file_made, error);
-	return !address || es->file >= 0;
 }
 
 static enum stage_result es_open(void *ctx, GError **error)
 {
-	if (open_all(ctx, error))
+	struct exec_source *es = ctx;
+
+	if (!find_command(es, error))
+		return STAGE_FAILED;
+	es->exec_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	if (es->exec_fd >= 0)
 		return STAGE_DONE;
-	es_close(ctx);
+	error_set_errno(error, errno, "cannot open this program's executable (is /proc mounted?)");
 	return STAGE_FAILED;
 }
 
-static void probe_done(void *opaque, const char *build, uint64_t start_ns, const GError *error)
+/* ---- the rehearsals ---- */
+
+static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_fd);
+
+static void kit_clear(struct rehearsal_kit *kit)
+{
+	g_clear_pointer(&kit->store, fdstore_free);
+	g_clear_pointer(&kit->fds, g_array_unref);
+	fd_close(&kit->state_fd);
+	fd_close(&kit->sessions_fd);
+	fd_close(&kit->envelope);
+}
+
+/* Everything that will cross, as far as it can be known before the guest is stopped. */
+static bool offer_descriptors(struct exec_source *es, struct fdstore *store, GError **error)
+{
+	struct update *update = es->base.update;
+
+	return fd_source_offer(&update->fds, store, NULL, NULL, error) &&
+	       reopen_offer(es->reopen, store, error) &&
+	       owner_add_lock(update->owner, store, error);
+}
+
+static bool seal_running(struct exec_source *es, struct rehearsal_kit *kit, GError **error)
+{
+	g_autoptr(GBytes) state = NULL;
+	g_autoptr(GBytes) sessions = NULL;
+
+	if (!outgoing_save_running(&es->base, &state, &sessions, error))
+		return false;
+	es->state_bytes = g_bytes_get_size(state);
+	kit->state_fd = state_bytes_seal(state, "molt-rehearsal", error);
+	if (kit->state_fd >= 0)
+		kit->sessions_fd = state_bytes_seal(sessions, "molt-rehearsal-sessions", error);
+	return kit->sessions_fd >= 0;
+}
+
+/* @back: for the old program on its way back. */
+static bool kit_fill(struct exec_source *es, bool back, GError **error)
+{
+	struct rehearsal_kit *kit = &es->kit;
+	json_t *json;
+
+	*kit = (struct rehearsal_kit){.store = fdstore_new(),
+				      .state_fd = -1,
+				      .sessions_fd = -1,
+				      .envelope = -1,
+				      .fds = g_array_new(FALSE, FALSE, sizeof(int))};
+	if (!offer_descriptors(es, kit->store, error) || !seal_running(es, kit, error)) {
+		kit_clear(kit);
+		return false;
+	}
+	json = envelope_json(es, kit->state_fd, kit->sessions_fd);
+	if (back)
+		json_object_set_new(json, "rollback", json_string(WAY_BACK_REASON));
+	kit->envelope = envelope_describe(json, kit->store, kit->fds, error);
+	json_decref(json);
+	if (kit->envelope < 0)
+		kit_clear(kit);
+	return kit->envelope >= 0;
+}
+
+static void es_unrehearse(void *ctx)
+{
+	struct exec_source *es = ctx;
+
+	g_clear_pointer(&es->probe, probe_free);
+	kit_clear(&es->kit);
+}
+
+static enum stage_result rehearse(struct exec_source *es, const char *path, char *const *argv,
+				  bool back, probe_done_fn done, GError **error)
+{
+	if (!kit_fill(es, back, error))
+		return STAGE_FAILED;
+	es->probe = probe_start(&(struct probe_params){.path = path,
+						       .argv = argv,
+						       .env = environ,
+						       .fds = es->kit.fds,
+						       .envelope = es->kit.envelope,
+						       .budget_ms = REHEARSAL_MS,
+						       .children = es->base.update->children},
+				done, es, error);
+	if (es->probe)
+		return STAGE_PENDING;
+	kit_clear(&es->kit);
+	return STAGE_FAILED;
+}
+
+static void new_done(void *opaque, const struct probe_answer *answer, const GError *error)
 {
 	struct exec_source *es = opaque;
 
-	es->base.run.ahead_ns = start_ns;
-	es->base.rehearsal_ns += start_ns;
-	g_free(es->base.update->record->new_build);
-	es->base.update->record->new_build = g_strdup(build);
+	if (answer) {
+		es->base.run.ahead_ns = answer->start_ns;
+		es->base.rehearsal_ns += answer->start_ns;
+		es->memory_bytes = answer->memory_bytes;
+		g_free(es->base.update->record->new_build);
+		es->base.update->record->new_build = g_strdup(answer->build);
+	}
 	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
-}
-
-static enum stage_result es_probe(void *ctx, GError **error)
-{
-	struct exec_source *es = ctx;
-	json_t *offer = outgoing_offer(&es->base);
-
-	es->probe = probe_start(es->path, es->argv, offer, PROBE_MS, probe_done, es, error);
-	json_decref(offer);
-	return es->probe ? STAGE_PENDING : STAGE_FAILED;
 }
 
 static enum stage_result es_rehearse(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
-	if (!machine_rehearse_build(es->base.update->machine, error))
+	return rehearse(es, es->path, es->argv, false, new_done, error);
+}
+
+static void back_done(void *opaque, const struct probe_answer *answer, const GError *error)
+{
+	struct exec_source *es = opaque;
+	GError *failure = error ? g_error_copy(error) : NULL;
+
+	g_prefix_error(&failure, "there would be no way back: ");
+	stage_run_continue(&es->base.run, failure);
+}
+
+/* Whether what would come back is the program that has just shown, with no words of its own, that it can. */
+static bool same_program(const struct exec_source *es)
+{
+	struct stat ours, theirs;
+
+	return es->own_command && fstat(es->exec_fd, &ours) == 0 && stat(es->path, &theirs) == 0 &&
+	       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+static enum stage_result es_rehearse_back(void *ctx, GError **error)
+{
+	struct exec_source *es = ctx;
+
+	es_unrehearse(es);
+	if (same_program(es))
+		return STAGE_DONE;
+	return rehearse(es, "/proc/self/exe", es->base.update->argv, true, back_done, error);
+}
+
+/* ---- chardevs that are connected anew ---- */
+
+static void reopened(void *opaque, const GError *error)
+{
+	struct exec_source *es = opaque;
+
+	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
+}
+
+static enum stage_result es_reopen(void *ctx, GError **error)
+{
+	struct exec_source *es = ctx;
+
+	if (!reopen_start(&es->reopen, es->base.update->chardevs, reopened, es, error))
 		return STAGE_FAILED;
-	return source_rehearse(ctx, error);
+	return es->reopen ? STAGE_PENDING : STAGE_DONE;
+}
+
+static void es_unreopen(void *ctx)
+{
+	struct exec_source *es = ctx;
+
+	g_clear_pointer(&es->reopen, reopen_free);
+}
+
+/* ---- the state file ---- */
+
+static void file_reserved(void *opaque, const GError *error)
+{
+	struct exec_source *es = opaque;
+
+	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
+}
+
+static void es_discard(void *ctx)
+{
+	struct exec_source *es = ctx;
+
+	g_clear_pointer(&es->file, state_file_discard);
+}
+
+static enum stage_result es_file(void *ctx, GError **error)
+{
+	struct exec_source *es = ctx;
+	const struct migration_address *address = es->base.channels.main;
+
+	es_unrehearse(es);
+	if (!address)
+		return STAGE_DONE;
+	es->file = state_file_reserve(address, es->state_bytes + STATE_SPARE_BYTES, file_reserved,
+				      es, error);
+	return es->file ? STAGE_PENDING : STAGE_FAILED;
 }
 
 static void es_unguard(void *ctx)
@@ -170,13 +355,7 @@ static enum stage_result es_guard(void *ctx, GError **error)
 static enum stage_result es_store(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
-	gsize len;
-	const void *data = g_bytes_get_data(es->base.state, &len);
 
-	if (es->file >= 0 && !channel_write(es->file, data, len, 0, error)) {
-		g_prefix_error(error, "'%s': ", es->base.channels.main->path);
-		return STAGE_FAILED;
-	}
 	es->state_fd = state_bytes_seal(es->base.state, "molt-state", error);
 	if (es->state_fd < 0)
 		return STAGE_FAILED;
@@ -214,23 +393,25 @@ static json_t *pids_json(const GArray *pids)
 	return list;
 }
 
-static json_t *envelope_json(struct exec_source *es)
+/* Without a guardian (-1) and an attempt (0) it is a rehearsal's. */
+static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_fd)
 {
 	struct update *update = es->base.update;
 
-	return json_pack("{s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, s:o, "
-			 "s:s?}",
-			 "offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
-			 "environment", strings_json(environ), "state-fd", es->state_fd,
-			 "sessions-fd", es->sessions_fd, "exec-fd", es->exec_fd, "guardian-fd",
-			 es->guardian.pipe, "guardian-pid", (int)es->guardian.pid, "guardians",
-			 pids_json(update->guardians), "record",
-			 update_record_to_json(update->record), "begun-ns",
-			 (json_int_t)update->progress.begun_ns, "parameters",
-			 migration_parameters_query(&update->parameters), "downtime-limit-set",
-			 update->parameters.limit_set, "capabilities",
-			 migration_capabilities_query(&update->capabilities), "pidfile",
-			 update->config->pidfile);
+	return json_pack(
+		"{s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, "
+		"s:o, s:s?, s:i, s:o?}",
+		"offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
+		"environment", strings_json(environ), "attempt", (json_int_t)es->base.attempt,
+		"state-fd", state_fd, "sessions-fd", sessions_fd, "exec-fd", es->exec_fd,
+		"guardian-fd", es->guardian.pipe, "guardian-pid", (int)es->guardian.pid, "children",
+		pids_json(update->children), "record", update_record_to_json(update->record),
+		"begun-ns", (json_int_t)update->progress.begun_ns, "parameters",
+		migration_parameters_query(&update->parameters), "downtime-limit-set",
+		update->parameters.limit_set, "capabilities",
+		migration_capabilities_query(&update->capabilities), "pidfile",
+		update->config->pidfile, "file-fd", es->file ? state_file_fd(es->file) : -1, "file",
+		es->file ? state_file_describe(es->file) : NULL);
 }
 
 static enum stage_result es_export(void *ctx, GError **error)
@@ -239,19 +420,19 @@ static enum stage_result es_export(void *ctx, GError **error)
 	struct update *update = es->base.update;
 	autoptr(fdstore) store = fdstore_new();
 
-	if (!fd_source_offer(&update->fds, store, NULL, NULL, error) ||
-	    !owner_add_lock(update->owner, store, error))
+	if (!offer_descriptors(es, store, error))
 		return STAGE_FAILED;
-	es->envelope = envelope_json(es);
+	es->envelope = envelope_json(es, es->state_fd, es->sessions_fd);
 	if (!envelope_export(es->envelope, store, &es->envelope_fd, error)) {
 		g_clear_pointer(&es->envelope, json_decref);
 		return STAGE_FAILED;
 	}
 	es->store = g_steal_pointer(&store);
-	es->env = envelope_environ(environ, es->envelope_fd, NULL);
-	es->env_died = envelope_environ(environ, es->envelope_fd, PROGRAM_DIED);
-	es->env_hung = envelope_environ(environ, es->envelope_fd, PROGRAM_HUNG);
-	guardian_arm(&es->guardian, es->exec_fd, update->argv, es->env_died, es->env_hung);
+	es->env = envelope_environ(environ, es->envelope_fd, es->envelope, NULL);
+	es->env_died = envelope_environ(environ, es->envelope_fd, es->envelope, PROGRAM_DIED);
+	es->env_hung = envelope_environ(environ, es->envelope_fd, es->envelope, PROGRAM_HUNG);
+	guardian_arm(&es->guardian, owner_word(update->owner), es->base.attempt, es->exec_fd,
+		     update->argv, es->env_died, es->env_hung);
 	return STAGE_DONE;
 }
 
@@ -282,17 +463,19 @@ static enum stage_result es_commit(void *ctx, GError **error)
 
 /* clang-format off */
 static const struct stage exec_source_stages[] = {
-	{ "open",       1000,            false, es_open,           es_close },
-	{ "probe",      PROBE_MS + 1000, false, es_probe,          NULL },
-	{ "rehearse",   5000,            false, es_rehearse,       NULL },
-	{ "guardian",   1000,            false, es_guard,          es_unguard },
-	{ "pause",      1000,            false, source_pause,      source_unpause },
-	{ "switchover", 0,               false, source_switchover, NULL },
-	{ "quiesce",    6000,            false, source_quiesce,    source_unquiesce },
-	{ "save",       1000,            false, source_save,       source_unsave },
-	{ "store",      5000,            false, es_store,          es_unstore },
-	{ "export",     1000,            false, es_export,         es_unexport },
-	{ "commit",     0,               true,  es_commit,         NULL },
+	{ "open",       1000, false, es_open,           es_close },
+	{ "reopen",     5000, false, es_reopen,         es_unreopen },
+	{ "rehearse",   0,    false, es_rehearse,       es_unrehearse },
+	{ "way-back",   0,    false, es_rehearse_back,  es_unrehearse },
+	{ "file",       5000, false, es_file,           es_discard },
+	{ "guardian",   1000, false, es_guard,          es_unguard },
+	{ "pause",      1000, false, source_pause,      source_unpause },
+	{ "switchover", 0,    false, source_switchover, NULL },
+	{ "quiesce",    6000, false, source_quiesce,    source_unquiesce },
+	{ "save",       1000, false, source_save,       source_unsave },
+	{ "store",      5000, false, es_store,          es_unstore },
+	{ "export",     1000, false, es_export,         es_unexport },
+	{ "commit",     0,    true,  es_commit,         NULL },
 };
 /* clang-format on */
 
@@ -304,8 +487,9 @@ static void es_free(struct outgoing *out)
 {
 	struct exec_source *es = (struct exec_source *)out;
 
-	probe_free(es->probe);
-	fd_close(&es->file);
+	es_unrehearse(es);
+	es_unreopen(es);
+	es_discard(es);
 	fd_close(&es->exec_fd);
 	outgoing_clear(out);
 	g_free(es->path);
@@ -324,7 +508,8 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
 	struct exec_source *es = g_new0(struct exec_source, 1);
 
 	es->base.free = es_free;
-	es->file = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
+	es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
+	es->kit = (struct rehearsal_kit){.state_fd = -1, .sessions_fd = -1, .envelope = -1};
 	es->guardian.pipe = -1;
 	if (!outgoing_init(&es->base, update, &exec_source_table, channels, error)) {
 		g_free(es);

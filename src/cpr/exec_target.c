@@ -8,9 +8,13 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "cpr/children.h"
 #include "cpr/crash.h"
+#include "cpr/fault.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
+#include "cpr/probe.h"
+#include "cpr/state_file.h"
 
 #define STATE_READ_MS 5000
 
@@ -18,14 +22,14 @@
  * struct exec_target - The update, from this side
  * @envelope:	What the old program left
  * @state:	The stream, until it is loaded
- * @attempt:	That it is of
+ * @file:	The state file that was asked for, until it is written; NULL: none
  * @failure:	Why this program does not go on
  */
 struct exec_target {
 	struct incoming base;
 	struct envelope *envelope;
 	GBytes *state;
-	uint64_t attempt;
+	struct state_file *file;
 	GError *failure;
 };
 
@@ -35,6 +39,8 @@ static bool import_fds(struct update *update, const struct envelope *envelope, G
 {
 	update->inherited = fdstore_import_exec(envelope->manifest, error);
 	update->fds.inherited = update->inherited;
+	/* Until the guest is here, nothing is opened, bound or connected: update_own(). */
+	update->fds.complete = true;
 	return update->inherited;
 }
 
@@ -135,8 +141,39 @@ static enum stage_result et_build(void *ctx, GError **error)
 
 	if (!incoming_build(&et->base, false, error))
 		return STAGE_FAILED;
+	if (!et->envelope->rollback)
+		crash_set_word(owner_word(et->base.update->owner), et->envelope->attempt);
 	update_machine_ready(et->base.update);
 	return STAGE_DONE;
+}
+
+/* ---- the state file ---- */
+
+static void file_written(void *opaque, const GError *error)
+{
+	struct update *update = opaque;
+
+	if (!error)
+		return;
+	log_error("the state file of the last update: %s", error->message);
+	/* The guest has gone on without it. */
+	if (update->record && !update->record->reason)
+		update->record->reason = g_strdup_printf("state file: %s", error->message);
+}
+
+/* As soon as nobody waits for it: in a manager's window, or when the guest runs. */
+static void write_file(struct exec_target *et)
+{
+	g_autoptr(GBytes) state = NULL;
+	g_autoptr(GError) error = NULL;
+
+	if (!et->file)
+		return;
+	state = state_bytes_map(et->envelope->state_fd, &error);
+	if (state)
+		state_file_write(g_steal_pointer(&et->file), state, file_written, et->base.update);
+	else
+		file_written(et->base.update, error);
 }
 
 static enum stage_result et_main(void *ctx, GError **error)
@@ -145,10 +182,22 @@ static enum stage_result et_main(void *ctx, GError **error)
 
 	if (et->base.channels.deferred && !et->base.channels.main) {
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_WAIT);
+		write_file(et);
 		return STAGE_PENDING;
 	}
 	et->base.started = true;
 	return STAGE_DONE;
+}
+
+/* Whether @address is the file that the old program was told to leave. */
+static bool names_file(const struct exec_target *et, const struct migration_address *address)
+{
+	const json_t *file = json_object_get(et->envelope->json, "file");
+	const char *path = json_string_value(json_object_get(file, "path"));
+	const json_int_t offset = json_integer_value(json_object_get(file, "offset"));
+
+	return path && address->transport == MIGRATION_FILE && strcmp(path, address->path) == 0 &&
+	       offset == (json_int_t)address->offset;
 }
 
 static GBytes *read_file(const struct migration_address *address, GError **error)
@@ -174,6 +223,16 @@ static GBytes *read_file(const struct migration_address *address, GError **error
 	return state;
 }
 
+/* The memfd has what the file of the old program's migrate has, or will have; another file is read. */
+static GBytes *read_state(struct exec_target *et, GError **error)
+{
+	const struct migration_address *address = et->base.channels.main;
+
+	if (address && !et->envelope->rollback && !names_file(et, address))
+		return read_file(address, error);
+	return state_bytes_map(et->envelope->state_fd, error);
+}
+
 /*
  * migrate-incoming has come.  With exit-on-error off, a file that holds no such state is reported and
  * another one may be named; nothing has been touched so far.
@@ -191,7 +250,7 @@ static void et_main_named(struct incoming *in)
 		migration_progress_set(progress, MIGRATION_ACTIVE);
 	}
 	if (!in->exit_on_error) {
-		et->state = read_file(in->channels.main, &error);
+		et->state = read_state(et, &error);
 		if (et->state && !update_check_state(et->state, in->offer, &error))
 			g_clear_pointer(&et->state, g_bytes_unref);
 	}
@@ -214,10 +273,7 @@ static enum stage_result et_state(void *ctx, GError **error)
 
 	if (et->state)
 		return STAGE_DONE;
-	if (et->base.channels.main && !et->envelope->rollback)
-		et->state = read_file(et->base.channels.main, error);
-	else
-		et->state = state_bytes_map(et->envelope->state_fd, error);
+	et->state = read_state(et, error);
 	return et->state ? STAGE_DONE : STAGE_FAILED;
 }
 
@@ -226,25 +282,34 @@ static enum stage_result et_load(void *ctx, GError **error)
 	struct exec_target *et = ctx;
 	struct update *update = et->base.update;
 
-	if (incoming_all_taken(&et->base, error))
-		et->attempt = update_load(update, et->state, et->base.offer, error);
+	bool ok = incoming_all_taken(&et->base, error) &&
+		  update_load(update, et->state, et->base.offer, error);
+
 	update->progress.state_bytes = g_bytes_get_size(et->state);
 	g_clear_pointer(&et->state, g_bytes_unref);
-	return et->attempt ? STAGE_DONE : STAGE_FAILED;
+	return ok ? STAGE_DONE : STAGE_FAILED;
+}
+
+static bool take(struct exec_target *et, GError **error)
+{
+	struct owner *owner = et->base.update->owner;
+	const uint64_t attempt = et->envelope->attempt;
+
+	return et->envelope->rollback ? owner_take_back(owner, attempt, error)
+				      : owner_take(owner, attempt, 0, error);
 }
 
 static enum stage_result et_run(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 	struct update *update = et->base.update;
-	bool ok;
 
-	/* A crash from here on must not start a program that finds the guest taken. */
-	crash_disarm();
-	ok = et->envelope->rollback ? owner_take_back(update->owner, et->attempt, error)
-				    : owner_take(update->owner, et->attempt, 0, error);
-	if (!ok)
+	if (!take(et, error))
 		return STAGE_FAILED;
+	(void)fault_check("exec-target", "taken");
+	/* Before anything that could be held up: from here on nobody else has to do with the guest. */
+	guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
+	crash_disarm();
 	if (et->envelope->rollback)
 		migration_progress_set(&update->progress, MIGRATION_FAILING);
 	update_go(update);
@@ -264,6 +329,45 @@ static const struct stage exec_target_stages[] = {
 
 const struct stage_table exec_target_table = STAGE_TABLE("exec-target", exec_target_stages);
 
+/* ---- the rehearsal ---- */
+
+static enum stage_result er_state(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+
+	et->state = state_bytes_map(et->envelope->state_fd, error);
+	return et->state ? STAGE_DONE : STAGE_FAILED;
+}
+
+static enum stage_result er_load(void *ctx, GError **error)
+{
+	struct exec_target *et = ctx;
+
+	return incoming_all_taken(&et->base, error) &&
+			       update_rehearse_load(et->base.update, et->state, et->base.offer,
+						    error)
+		       ? STAGE_DONE
+		       : STAGE_FAILED;
+}
+
+static enum stage_result er_answer(void *ctx, GError **error)
+{
+	probe_accept();
+}
+
+/* clang-format off */
+static const struct stage exec_rehearsal_stages[] = {
+	{ "sessions", 0, false, et_sessions, NULL },
+	{ "build",    0, false, et_build,    NULL },
+	{ "state",    0, false, er_state,    NULL },
+	{ "load",     0, false, er_load,     NULL },
+	{ "answer",   0, true,  er_answer,   NULL },
+};
+/* clang-format on */
+
+const struct stage_table exec_rehearsal_table =
+	STAGE_TABLE("exec-rehearsal", exec_rehearsal_stages);
+
 /* ---- the run ---- */
 
 /* Freed before the guest has arrived and without a failure: the process was told to end. */
@@ -277,21 +381,22 @@ static void et_free(struct incoming *in)
 	incoming_clear(in);
 	envelope_free(et->envelope);
 	g_clear_pointer(&et->state, g_bytes_unref);
+	g_clear_pointer(&et->file, state_file_discard);
 	g_clear_error(&et->failure);
 	g_free(et);
 }
 
-static void release_guardians(struct exec_target *et)
+/* Reaped are children of the program before this one, too. */
+static void release_children(struct exec_target *et)
 {
-	GArray *guardians = et->base.update->guardians;
-	const json_t *earlier = json_object_get(et->envelope->json, "guardians");
+	GArray *children = et->base.update->children;
+	const json_t *earlier = json_object_get(et->envelope->json, "children");
 	const json_t *pid;
 	size_t i;
 
-	guardian_release(guardians, et->envelope->guardian_pid,
+	guardian_release(children, et->envelope->guardian_pid,
 			 fd_steal(&et->envelope->guardian_fd));
-	json_array_foreach(earlier, i, pid)
-		guardian_release(guardians, json_integer_value(pid), -1);
+	json_array_foreach(earlier, i, pid) children_reap(children, json_integer_value(pid));
 }
 
 static void et_arrived(struct exec_target *et)
@@ -299,7 +404,11 @@ static void et_arrived(struct exec_target *et)
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
-	release_guardians(et);
+	release_children(et);
+	if (reason)
+		g_clear_pointer(&et->file, state_file_discard);
+	else
+		write_file(et);
 	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
 			     reason);
 	if (reason)
@@ -311,13 +420,29 @@ static void et_arrived(struct exec_target *et)
 	et_free(&et->base);
 }
 
+/* Whether the guardian has seized the attempt meanwhile: then it goes on, once this process is gone. */
+static bool seized(const struct exec_target *et)
+{
+	struct owner *owner = et->base.update->owner;
+
+	return owner && !probe_active() && !et->envelope->rollback &&
+	       !owner_word_recall(owner_word(owner), et->envelope->attempt);
+}
+
 static void go_back(void *opaque)
 {
 	struct exec_target *et = opaque;
 	struct update *update = et->base.update;
 	g_autoptr(GError) stuck = NULL;
-	json_t *record = update_record_to_json(update->record);
+	json_t *record;
 
+	if (seized(et)) {
+		error_set_generic(&stuck, "the guardian goes on with the guest: %s",
+				  et->failure->message);
+		incoming_failed(&et->base, stuck);
+		return;
+	}
+	record = update_record_to_json(update->record);
 	envelope_exec_back(et->envelope, update->inherited, record, et->failure->message, &stuck);
 	json_decref(record);
 	g_prefix_error(&stuck, "the guest is lost: %s; ", et->failure->message);
@@ -342,7 +467,14 @@ static void et_finished(void *ctx, enum stage_outcome outcome, const GError *err
 
 static void et_start(struct incoming *in)
 {
+	struct update *update = in->update;
+
 	stage_run_start(&in->run);
+	/* What is for the process alone may be opened: the guest runs, or a manager is waited for. */
+	update->fds.complete = false;
+	/* The main loop of a rehearsal would read others' input. */
+	if (probe_active())
+		probe_refuse("a stage of the rehearsal does not come to its end");
 }
 
 static void et_abandon(struct incoming *in, const char *reason)
@@ -379,7 +511,7 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 		.exit_on_error = true,
 		.has_guest = true,
 		.offer = g_steal_pointer(&owned->offer),
-		.run = {.table = &exec_target_table,
+		.run = {.table = probe_active() ? &exec_rehearsal_table : &exec_target_table,
 			.ctx = et,
 			.record = update->record,
 			.is_new = !owned->rollback,
@@ -389,8 +521,10 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	if (owned->rollback)
 		et->base.channels.deferred = false;
 	et->envelope = g_steal_pointer(&owned);
+	et->file = state_file_inherit(json_object_get(et->envelope->json, "file"),
+				      et->envelope->file_fd);
 	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
-	if (!et->envelope->rollback)
+	if (!et->envelope->rollback && !probe_active())
 		envelope_arm_crash(et->envelope, update->inherited);
 	return &et->base;
 }

@@ -23,6 +23,10 @@ enum fault fault_check(const char *table, const char *stage)
 	g_unsetenv("MOLT_FAULT");
 	if (strcmp(parts[2], "kill") == 0)
 		raise(SIGKILL);
+	if (strcmp(parts[2], "stop") == 0) {
+		raise(SIGSTOP);
+		return FAULT_NONE;
+	}
 	if (strcmp(parts[2], "abort") == 0)
 		abort();
 	if (strcmp(parts[2], "exit") == 0)

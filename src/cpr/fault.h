@@ -18,8 +18,8 @@ enum fault {
  * @table, @stage: Compared with MOLT_FAULT=TABLE:STAGE:WHAT
  *
  * WHAT is "error", "stall", "hang" (the process stops for good), "kill" (SIGKILL), "exit" (status
- * 3) or "abort"; the last four do not return.  A fault happens once per process: the variable is
- * removed.
+ * 3) or "abort"; the last four do not return.  "stop" stops the process until somebody lets it go on
+ * (SIGCONT), and then nothing is wrong.  A fault happens once per process: the variable is removed.
  */
 enum fault fault_check(const char *table, const char *stage);
 #else

@@ -10,27 +10,37 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "base/loop.h"
+#include "cpr/children.h"
+#include "cpr/owner.h"
+#include "cpr/patience.h"
 
 #define GUARDIAN_STACK_BYTES (64U << 10)
 
-/* How long a program that was sent SIGABRT has until it is killed. */
-#define GUARDIAN_ABORT_MS 2000
+/* Less processor time than this from tick to tick is no progress. */
+#define GUARDIAN_IDLE_NS 20000
+
+/* The processor time of all threads of a process (the kernel's include/linux/posix-timers_types.h). */
+#define PROCESS_CLOCK(pid) ((long)((~(unsigned long)(pid) << 3) | 2))
 
 /**
  * struct guardian_plan - What the child needs, at the low end of its stack; parent and child share it
  * @pipe:	Read end
  * @parent:	pidfd
- * @exec_fd, @argv, @died, @hung: See guardian_arm(); @argv is NULL while it is not armed
+ * @parent_pid:	The same, for its clock
+ * @word, @attempt, @exec_fd, @argv, @died, @hung: See guardian_arm(); @argv is NULL while it is not armed
  * @signals:	The mask to give back before becoming a program again
  */
 struct guardian_plan {
 	int pipe;
 	int parent;
+	pid_t parent_pid;
+	_Atomic uint64_t *word;
+	uint64_t attempt;
 	int exec_fd;
 	char *const *argv;
 	char *const *died;
@@ -60,50 +70,124 @@ static void raw_exit(void)
 	raw_syscall(SYS_exit_group, 0, 0, 0, 0, 0);
 }
 
-/* The parent is gone: be the program that it was. */
+/* A number that changes while the parent works. */
+static uint64_t parent_progress(void *opaque)
+{
+	const struct guardian_plan *plan = opaque;
+	struct timespec used = {0, 0};
+
+	raw_syscall(SYS_clock_gettime, PROCESS_CLOCK(plan->parent_pid), (long)&used, 0, 0, 0);
+	return (used.tv_sec * 1000000000ULL + used.tv_nsec) / GUARDIAN_IDLE_NS;
+}
+
+bool guardian_seize(_Atomic uint64_t *word, uint64_t attempt)
+{
+	const uint64_t claim = guardian_claim(attempt);
+
+	(void)owner_word_recall(word, attempt);
+	return owner_word_claim(word, attempt, claim) ||
+	       atomic_load(word) == owner_word_of(claim, OWNER_RECALLED);
+}
+
+enum guardian_act guardian_act_on(_Atomic uint64_t *word, uint64_t attempt, bool aborted)
+{
+	uint64_t offered = owner_word_of(attempt, OWNER_OFFERED);
+
+	/* Only who has it offered still is a new program that can be told to go back. */
+	if (!aborted &&
+	    atomic_compare_exchange_strong(word, &offered, owner_word_of(attempt, OWNER_RECALLED)))
+		return GUARDIAN_ABORT;
+	return guardian_seize(word, attempt) ? GUARDIAN_KILL : GUARDIAN_LEAVE;
+}
+
+/* The parent is gone: be the program that it was, unless it had taken the guest. */
 static void become_old(const struct guardian_plan *plan, bool hung)
 {
-	if (!plan->argv)
+	if (!plan->argv || !guardian_seize(plan->word, plan->attempt))
 		return;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&plan->signals, 0, _NSIG / 8, 0);
 	raw_syscall(SYS_execveat, plan->exec_fd, (long)"", (long)plan->argv,
 		    (long)(hung ? plan->hung : plan->died), AT_EMPTY_PATH);
 }
 
-/* Obey one word.  Return: how long to wait for the next, in ms; -1: for ever; 0: for none. */
-static int take_word(const struct guardian_plan *plan)
+/* Read one word.  Return: GUARDIAN_END if there is none. */
+static char read_word(const struct guardian_plan *plan)
 {
-	char word = GUARDIAN_DONE;
+	char word = GUARDIAN_END;
 
-	if (raw_syscall(SYS_read, plan->pipe, (long)&word, 1, 0, 0) != 1)
+	raw_syscall(SYS_read, plan->pipe, (long)&word, 1, 0, 0);
+	return word;
+}
+
+/*
+ * The parent is late.
+ * Return: how long it has now, in ms; 0: for ever, for it will end; -1: it has the guest, and all is well.
+ */
+static int act_on_late(const struct guardian_plan *plan, bool *aborted)
+{
+	switch (guardian_act_on(plan->word, plan->attempt, *aborted)) {
+	case GUARDIAN_ABORT:
+		raw_syscall(SYS_pidfd_send_signal, plan->parent, SIGABRT, 0, 0, 0);
+		*aborted = true;
+		return GUARDIAN_ABORT_MS;
+	case GUARDIAN_KILL:
+		raw_syscall(SYS_pidfd_send_signal, plan->parent, SIGKILL, 0, 0, 0);
 		return 0;
-	if (word == GUARDIAN_DONE)
-		return 0;
-	return word == GUARDIAN_STEP ? GUARDIAN_STEP_MS : -1;
+	case GUARDIAN_LEAVE:
+		break;
+	}
+	return -1;
+}
+
+/* From "done" on only the moment of the teardown is waited for. */
+static void wait_for_end(const struct guardian_plan *plan)
+{
+	struct pollfd fds[] = {{plan->pipe, POLLIN, 0}, {plan->parent, POLLIN, 0}};
+
+	do
+		raw_syscall(SYS_poll, (long)fds, 2, -1, 0, 0);
+	while (!fds[1].revents && !(fds[0].revents && read_word(plan) == GUARDIAN_END));
+}
+
+/* A word, the parent's end, or neither within @tick_ms (-1: for ever).  Return: the word, or 0. */
+static char wait_word(const struct guardian_plan *plan, int tick_ms, bool *gone)
+{
+	struct pollfd fds[] = {{plan->pipe, POLLIN, 0}, {plan->parent, POLLIN, 0}};
+
+	raw_syscall(SYS_poll, (long)fds, 2, tick_ms, 0, 0);
+	*gone = fds[1].revents != 0;
+	return fds[0].revents ? read_word(plan) : 0;
 }
 
 static int guardian_main(void *arg)
 {
-	const struct guardian_plan *plan = arg;
-	int timeout_ms = -1, sig = SIGABRT;
+	struct guardian_plan *plan = arg;
+	struct patience patience;
+	bool aborted = false, gone = false;
+	int tick_ms = -1, budget_ms = 0;
 
-	for (;;) {
-		struct pollfd fds[] = {{plan->pipe, POLLIN, 0}, {plan->parent, POLLIN, 0}};
-		long n = raw_syscall(SYS_poll, (long)fds, 2, timeout_ms, 0, 0);
+	while (budget_ms >= 0) {
+		char word = wait_word(plan, tick_ms, &gone);
 
-		if (n == 0) {
-			raw_syscall(SYS_pidfd_send_signal, plan->parent, sig, 0, 0, 0);
-			timeout_ms = sig == SIGABRT ? GUARDIAN_ABORT_MS : -1;
-			sig = SIGKILL;
-		} else if (fds[0].revents) {
-			timeout_ms = take_word(plan);
-			sig = SIGABRT;
-			if (timeout_ms == 0)
-				break;
-		} else if (fds[1].revents) {
-			become_old(plan, sig == SIGKILL);
+		if (word == GUARDIAN_DONE)
+			wait_for_end(plan);
+		if (word == GUARDIAN_DONE || word == GUARDIAN_END)
 			break;
+		if (word) {
+			aborted = false;
+			budget_ms = word == GUARDIAN_STEP ? GUARDIAN_STEP_MS : 0;
+		} else if (gone) {
+			become_old(plan, aborted);
+			break;
+		} else {
+			tick_ms = patience_tick(&patience);
+			if (tick_ms)
+				continue;
+			budget_ms = act_on_late(plan, &aborted);
 		}
+		tick_ms = budget_ms > 0
+				  ? (int)patience_begin(&patience, budget_ms, parent_progress, plan)
+				  : -1;
 	}
 	raw_exit();
 	return 0;
@@ -149,7 +233,8 @@ bool guardian_start(struct guardian *guardian, GError **error)
 		return error_set_errno(error, errno, "cannot map the guardian's stack");
 	/* The child's few calls never reach that far down. */
 	plan = stack;
-	*plan = (struct guardian_plan){.pipe = read_end, .parent = parent, .exec_fd = -1};
+	*plan = (struct guardian_plan){
+		.pipe = read_end, .parent = parent, .parent_pid = getpid(), .exec_fd = -1};
 	pid = clone_child(stack, plan);
 	if (pid < 0) {
 		error_set_errno(error, errno, "cannot start the guardian");
@@ -169,7 +254,7 @@ void guardian_stop(struct guardian *guardian)
 
 	if (!guardian->pid)
 		return;
-	guardian_tell(guardian->pipe, GUARDIAN_DONE);
+	guardian_tell(guardian->pipe, GUARDIAN_END);
 	while (waitpid(guardian->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	fd_close(&guardian->pipe);
@@ -179,11 +264,13 @@ void guardian_stop(struct guardian *guardian)
 	*guardian = (struct guardian){.pipe = -1};
 }
 
-void guardian_arm(struct guardian *guardian, int exec_fd, char *const *argv, char *const *died,
-		  char *const *hung)
+void guardian_arm(struct guardian *guardian, _Atomic uint64_t *word, uint64_t attempt, int exec_fd,
+		  char *const *argv, char *const *died, char *const *hung)
 {
 	struct guardian_plan *plan = guardian->stack;
 
+	plan->word = word;
+	plan->attempt = attempt;
 	plan->exec_fd = exec_fd;
 	plan->died = died;
 	plan->hung = hung;
@@ -212,42 +299,9 @@ void guardian_tell(int pipe_fd, enum guardian_word word)
 
 /* ---- after the exec ---- */
 
-/**
- * struct guardian_watch - A guardian that was released and is to be reaped
- * @guardians:	Where its pid is listed
- */
-struct guardian_watch {
-	GArray *guardians;
-	pid_t pid;
-};
-
-static gboolean guardian_gone(int fd, GIOCondition condition, void *opaque)
+void guardian_release(GArray *children, pid_t pid, int pipe_fd)
 {
-	struct guardian_watch *watch = opaque;
-
-	(void)waitpid(watch->pid, NULL, WNOHANG);
-	for (guint i = 0; i < watch->guardians->len; i++)
-		if (g_array_index(watch->guardians, pid_t, i) == watch->pid)
-			g_array_remove_index(watch->guardians, i--);
-	g_array_unref(watch->guardians);
-	g_free(watch);
-	close(fd);
-	return G_SOURCE_REMOVE;
-}
-
-void guardian_release(GArray *guardians, pid_t pid, int pipe_fd)
-{
-	/* One that became this program is nobody's child to wait for. */
-	int fd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
-	struct guardian_watch *watch;
-
-	if (pipe_fd >= 0)
-		guardian_tell(pipe_fd, GUARDIAN_DONE);
+	guardian_tell(pipe_fd, GUARDIAN_END);
 	fd_close(&pipe_fd);
-	if (fd < 0)
-		return;
-	watch = g_new(struct guardian_watch, 1);
-	*watch = (struct guardian_watch){g_array_ref(guardians), pid};
-	g_array_append_val(guardians, pid);
-	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, guardian_gone, watch));
+	children_reap(children, pid);
 }

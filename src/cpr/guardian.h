@@ -2,7 +2,9 @@
 // program dies or hangs. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <glib.h>
 
@@ -18,14 +20,23 @@
  *
  * It waits for words on a pipe and for the end of its parent:
  *
- *   a word "step"	the next one must come within GUARDIAN_STEP_MS
+ *   a word "step"	the next one is due
  *   a word "wait"	what follows may last: the new program waits for a manager
- *   a word "done"	the guest runs, or was given up on purpose: the guardian ends, and the teardown
- *			happens in it
- *   late		SIGABRT, upon which the new program becomes the old one again, same PID (see
- *			envelope_arm_crash()); if it does not, SIGKILL
+ *   a word "done"	the guest runs, or was given up on purpose: whatever happens now is nothing to the
+ *			guardian.  It is said right after the guest was taken, before anything else
+ *   a word "end"	the guest has run for a moment: the guardian ends, and the teardown happens in it
+ *   late		the attempt is called back; SIGABRT, upon which the new program becomes the old one
+ *			again, same PID (see envelope_arm_crash()); if it does not, SIGKILL
  *   the parent ends	the guardian itself becomes the old program, under its own PID, with the
  *			saved state, the descriptors and the lock
+ *
+ * Whatever it does, the owner's word (owner.h) decides first: before it stops or replaces anybody it
+ * calls the attempt back, or seizes it, in one step, which fails if the guest has been taken.  A program
+ * that was held up, however long, and has taken the guest after all is left alone; one that was called
+ * back finds that out by the same word.
+ *
+ * Late is a program that does not get on, not one that the host lets wait: patience.h, with the program's
+ * processor time for progress.
  *
  * Before guardian_arm() there is no state to go on with: a parent that dies then takes the guest
  * along, as in any crash, and the guardian just ends.
@@ -37,8 +48,11 @@
  * Context: main thread.
  */
 
-/** GUARDIAN_STEP_MS - How long a new program may take from one word to the next */
+/** GUARDIAN_STEP_MS - How long a program may stand from one word to the next */
 #define GUARDIAN_STEP_MS 10000
+
+/** GUARDIAN_ABORT_MS - The same after SIGABRT */
+#define GUARDIAN_ABORT_MS 2000
 
 /**
  * struct guardian - A running guardian, as its parent sees it
@@ -53,7 +67,38 @@ struct guardian {
 };
 
 /** enum guardian_word - See above */
-enum guardian_word { GUARDIAN_STEP = 's', GUARDIAN_WAIT = 'w', GUARDIAN_DONE = 'd' };
+enum guardian_word {
+	GUARDIAN_STEP = 's',
+	GUARDIAN_WAIT = 'w',
+	GUARDIAN_DONE = 'd',
+	GUARDIAN_END = 'e',
+};
+
+/** guardian_claim() - What @attempt is called once a guardian has seized it, see owner_word_claim(). */
+static inline uint64_t guardian_claim(uint64_t attempt)
+{
+	return attempt ^ 1;
+}
+
+/**
+ * guardian_seize() - Take @attempt from everybody else who could still use it
+ *
+ * The new program cannot take it any more, a program on its way back neither: either may be killed
+ * without killing the guest.  Async-signal-safe.
+ * Return: whether it is seized, now or earlier; false: it was taken, or taken back.
+ */
+bool guardian_seize(_Atomic uint64_t *word, uint64_t attempt);
+
+/** enum guardian_act - What to do about a program that is late */
+enum guardian_act { GUARDIAN_LEAVE, GUARDIAN_ABORT, GUARDIAN_KILL };
+
+/**
+ * guardian_act_on() - Decide it by the owner's word, and change the word so that it stays decided
+ * @aborted:	It was sent SIGABRT already
+ *
+ * Async-signal-safe.
+ */
+enum guardian_act guardian_act_on(_Atomic uint64_t *word, uint64_t attempt, bool aborted);
 
 /** guardian_start() - Start one.  *@guardian is written on success only. */
 bool guardian_start(struct guardian *guardian, GError **error);
@@ -63,22 +108,22 @@ void guardian_stop(struct guardian *guardian);
 
 /**
  * guardian_arm() - From now on there is a way back
+ * @word, @attempt: The owner's, see owner_word(); @word must stay mapped
  * @exec_fd, @argv: The old program
  * @died, @hung:	Environments to go back with; they name the envelope and the reason
  *
  * All are borrowed until guardian_disarm(), or for ever by the exec.
  */
-void guardian_arm(struct guardian *guardian, int exec_fd, char *const *argv, char *const *died,
-		  char *const *hung);
+void guardian_arm(struct guardian *guardian, _Atomic uint64_t *word, uint64_t attempt, int exec_fd,
+		  char *const *argv, char *const *died, char *const *hung);
 void guardian_disarm(struct guardian *guardian);
 
-/** guardian_tell() - Say a word on @pipe; one who has gone is not missed. */
+/** guardian_tell() - Say a word on @pipe; that there is no guardian any more is no failure. */
 void guardian_tell(int pipe, enum guardian_word word);
 
 /**
- * guardian_release() - Say "done" and close @pipe; the child is reaped from the main loop
- * @guardians:	pid_t of everyone who is still to be reaped: an exec that comes before that must hand
- *		them on.  A reference is kept
- * @pipe:	The descriptor that came over, taken; -1 if an earlier program closed it
+ * guardian_release() - Say "end" and close @pipe; the child is reaped from the main loop
+ * @children:	See children_reap()
+ * @pipe:	The descriptor that came over, taken
  */
-void guardian_release(GArray *guardians, pid_t pid, int pipe);
+void guardian_release(GArray *children, pid_t pid, int pipe);

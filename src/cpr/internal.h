@@ -42,7 +42,7 @@ struct update_waiter {
  * @owner:	Of the guest; NULL while a successor waits
  * @record:	Of the last update, or the one in progress; NULL if there was none
  * @autostart:	What to do with a running guest once it is loaded
- * @guardians:	Children of updates by exec that are still to be reaped, see guardian.h
+ * @children:	That are still to be reaped, see children.h
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
  * @arrived:	This process came by an update of which @incoming has ended
  * @ended, @ended_opaque: See update_on_end()
@@ -66,7 +66,7 @@ struct update {
 	GArray *listeners; /* struct update_listener */
 	GArray *waiters;   /* struct update_waiter */
 	bool autostart;
-	GArray *guardians; /* pid_t */
+	GArray *children; /* pid_t */
 	struct outgoing *outgoing;
 	struct incoming *incoming;
 	void (*ended)(void *opaque, const GError *error);
@@ -110,6 +110,10 @@ bool update_check_state(GBytes *state, const struct offer *offer, GError **error
  */
 uint64_t update_load(struct update *update, GBytes *state, const struct offer *offer,
 		     GError **error);
+
+/** update_rehearse_load() - The same of a rehearsal's state, into a machine that nobody will run. */
+bool update_rehearse_load(struct update *update, GBytes *state, const struct offer *offer,
+			  GError **error);
 
 /** update_go() - Let the guest go on as it was, or as the command line and the monitors say. */
 void update_go(struct update *update);
@@ -191,6 +195,12 @@ void outgoing_clear(struct outgoing *out);
 
 /** outgoing_offer() - The offer's message; owned by the caller. */
 json_t *outgoing_offer(struct outgoing *out);
+
+/**
+ * outgoing_save_running() - Both streams as they are at the moment, for a rehearsal; nothing is stopped
+ * Return: false with @error set; @state and @sessions are references of the caller's.
+ */
+bool outgoing_save_running(struct outgoing *out, GBytes **state, GBytes **sessions, GError **error);
 
 /* Stages that both modes share; the context begins with a struct outgoing. */
 enum stage_result source_rehearse(void *ctx, GError **error);
@@ -278,3 +288,4 @@ extern const struct stage_table transfer_source_table;
 extern const struct stage_table transfer_target_table;
 extern const struct stage_table exec_source_table;
 extern const struct stage_table exec_target_table;
+extern const struct stage_table exec_rehearsal_table;

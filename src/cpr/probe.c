@@ -1,4 +1,4 @@
-// The probe: asking another executable, as a child, whether it would take this VM over.
+// The probe: another executable, as a child, rehearses taking this VM over while the guest runs.
 // SPDX-License-Identifier: Apache-2.0
 #include "cpr/probe.h"
 
@@ -6,60 +6,55 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/loop.h"
+#include "cpr/children.h"
 #include "cpr/link.h"
+#include "cpr/patience.h"
 
-#define PROBE_FD	   3
 #define PROBE_OUTPUT_BYTES 4096
-#define PROBE_ANSWER_MS	   10000
+
+/* Less processor time than this from tick to tick is none: a process that is looked at may use some. */
+#define PROBE_IDLE_NS 20000
 
 /**
- * struct probe - A child being asked
+ * struct probe - A child that rehearses
  * @command:	For messages
  * @pid:	The child, leader of its process group; 0 once reaped
  * @pidfd:	Readable when it has ended
  * @output:	Read end of what it prints, never blocked on
  * @link:	To it
- * @exit_watch, @deadline: Sources
+ * @answer:	FRAME_ACCEPT's body, once it came; @refusal: or why not
+ * @exit_watch, @tick: Sources
+ * @patience:	How long it may stand
  */
 struct probe {
 	char *command;
 	probe_done_fn done;
 	void *opaque;
+	GArray *children;
 	pid_t pid;
 	int pidfd;
 	int output;
-	uint32_t timeout_ms;
 	struct link *link;
+	json_t *answer;
+	GError *refusal;
 	GSource *exit_watch;
-	GSource *deadline;
+	GSource *tick;
+	struct patience patience;
 };
 
 /* ---- the child's end ---- */
-
-/* Kill what is left of the child's group and reap the child.  Return: its wait status. */
-static int probe_reap(struct probe *probe)
-{
-	int status = 0;
-
-	if (!probe->pid)
-		return 0;
-	kill(-probe->pid, SIGKILL);
-	while (waitpid(probe->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	probe->pid = 0;
-	return status;
-}
 
 /* The last line the child printed, "" if there is none. */
 static char *last_line(struct probe *probe)
@@ -81,37 +76,55 @@ static char *last_line(struct probe *probe)
 	return *start ? g_strdup_printf("; it said: %.200s", start) : g_strdup("");
 }
 
-/* @accept: its answer, borrowed; NULL with @error, which is taken */
-static void probe_end(struct probe *probe, const json_t *accept, GError *error)
+static void probe_unwatch(struct probe *probe)
 {
-	g_autoptr(GError) owned = error;
-	g_autofree char *build = g_strdup(json_string_value(json_object_get(accept, "build")));
-	json_int_t start_ns = json_integer_value(json_object_get(accept, "start-ns"));
-
 	loop_unwatch(&probe->exit_watch);
-	loop_unwatch(&probe->deadline);
+	loop_unwatch(&probe->tick);
 	g_clear_pointer(&probe->link, link_free);
-	probe_reap(probe);
-	probe->done(probe->opaque, build, start_ns > 0 ? start_ns : 0, owned);
 }
 
+/* Kill what is left of the child's group; the child itself is reaped when it is gone. */
+static void probe_kill(struct probe *probe)
+{
+	if (!probe->pid)
+		return;
+	kill(-probe->pid, SIGKILL);
+	children_reap(probe->children, probe->pid);
+	probe->pid = 0;
+}
+
+/* @error is taken; NULL: the answer counts. */
+static void probe_end(struct probe *probe, GError *error)
+{
+	g_autoptr(GError) owned = error;
+	const json_t *body = probe->answer;
+	const struct probe_answer answer = {
+		.build = json_string_value(json_object_get(body, "build")),
+		.start_ns = MAX(json_integer_value(json_object_get(body, "start-ns")), 0),
+		.memory_bytes = MAX(json_integer_value(json_object_get(body, "memory-bytes")), 0),
+	};
+
+	probe_unwatch(probe);
+	probe_kill(probe);
+	probe->done(probe->opaque, owned ? NULL : &answer, owned);
+}
+
+/* What it says counts; its end is waited for, so that no KVM VM is torn down in the pause. */
 static void probe_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct probe *probe = opaque;
 	const char *reason = json_string_value(json_object_get(body, "reason"));
-	GError *error = NULL;
 
-	if (type == FRAME_ACCEPT && json_is_string(json_object_get(body, "build"))) {
-		probe_end(probe, body, NULL);
+	if (probe->answer || probe->refusal)
 		return;
-	}
-	if (type == FRAME_REFUSE && reason)
-		error_set(&error, MOLT_ERROR_REFUSED, "%s refuses this VM: %s", probe->command,
-			  reason);
+	if (type == FRAME_ACCEPT && json_is_string(json_object_get(body, "build")))
+		probe->answer = json_incref(body);
+	else if (type == FRAME_REFUSE && reason)
+		error_set(&probe->refusal, MOLT_ERROR_REFUSED, "%s refuses this VM: %s",
+			  probe->command, reason);
 	else
-		error_set_generic(&error, "%s answered with nonsense ('%s')", probe->command,
-				  frame_type_name(type));
-	probe_end(probe, NULL, error);
+		error_set_generic(&probe->refusal, "%s answered with nonsense ('%s')",
+				  probe->command, frame_type_name(type));
 }
 
 /* The socket closes just before the process ends: the exit watch tells more. */
@@ -119,59 +132,92 @@ static void probe_closed(void *opaque, const GError *error)
 {
 }
 
+/* It has ended, and its answer may lie in the socket still. */
+static void take_last_words(struct probe *probe)
+{
+	g_autoptr(GError) error = NULL;
+	json_t *body;
+
+	if (probe->answer || probe->refusal)
+		return;
+	body = link_wait(probe->link, FRAME_ACCEPT, clock_now_ns(), &error);
+	if (body)
+		probe_message(probe, FRAME_ACCEPT, body, NULL);
+	else if (g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED))
+		g_propagate_prefixed_error(&probe->refusal, g_steal_pointer(&error),
+					   "%s: ", probe->command);
+	json_decref(body);
+}
+
+static GError *ended_silently(struct probe *probe, int status)
+{
+	g_autofree char *said = last_line(probe);
+
+	if (WIFSIGNALED(status))
+		return g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+				   "%s was killed by signal %d (%s) without answering%s",
+				   probe->command, WTERMSIG(status), strsignal(WTERMSIG(status)),
+				   said);
+	return g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
+			   "%s ended with status %d without answering: is it molt?%s",
+			   probe->command, WEXITSTATUS(status), said);
+}
+
 static gboolean probe_exited(int fd, GIOCondition condition, void *opaque)
 {
 	struct probe *probe = opaque;
-	g_autofree char *said = NULL;
-	GError *error = NULL;
-	json_t *body;
-	int status;
+	int status = 0;
 
-	/* Its answer may lie in the socket still. */
-	body = link_wait(probe->link, FRAME_ACCEPT, clock_now_ns(), &error);
-	if (body || g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED)) {
-		if (error)
-			g_prefix_error(&error, "%s: ", probe->command);
-		probe_end(probe, body, error);
-		json_decref(body);
-		return G_SOURCE_REMOVE;
-	}
-	g_clear_error(&error);
-	status = probe_reap(probe);
-	said = last_line(probe);
-	if (WIFSIGNALED(status))
-		error_set_generic(&error, "%s was killed by signal %d (%s) without answering%s",
-				  probe->command, WTERMSIG(status), strsignal(WTERMSIG(status)),
-				  said);
-	else
-		error_set_generic(&error,
-				  "%s ended with status %d without answering: is it molt?%s",
-				  probe->command, WEXITSTATUS(status), said);
-	probe_end(probe, NULL, error);
+	take_last_words(probe);
+	/* Others of its group may be there still. */
+	kill(-probe->pid, SIGKILL);
+	while (waitpid(probe->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	children_remove(probe->children, probe->pid);
+	probe->pid = 0;
+	probe_end(probe, probe->answer	  ? NULL
+			 : probe->refusal ? g_steal_pointer(&probe->refusal)
+					  : ended_silently(probe, status));
 	return G_SOURCE_REMOVE;
 }
 
-static gboolean probe_late(void *opaque)
+/* ---- progress ---- */
+
+/* A number that changes while the child works: its processor time. */
+static uint64_t child_progress(void *opaque)
+{
+	const struct probe *probe = opaque;
+	struct timespec used;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(probe->pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+		return 0;
+	return (used.tv_sec * NS_PER_SEC + used.tv_nsec) / PROBE_IDLE_NS;
+}
+
+static gboolean probe_tick(void *opaque)
 {
 	struct probe *probe = opaque;
-	g_autofree char *said = last_line(probe);
+	const uint32_t next_ms = patience_tick(&probe->patience);
+	g_autofree char *said = NULL;
+	g_autofree char *text = NULL;
 
-	probe_end(probe, NULL,
-		  g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
-			      "%s did not answer within %u ms and was killed%s", probe->command,
-			      probe->timeout_ms, said));
+	loop_unwatch(&probe->tick);
+	if (next_ms) {
+		probe->tick = loop_after_ms(next_ms, probe_tick, probe);
+		return G_SOURCE_REMOVE;
+	}
+	said = last_line(probe);
+	text = patience_text(&probe->patience);
+	probe_end(probe, probe->answer ? NULL
+			 : probe->refusal
+				 ? g_steal_pointer(&probe->refusal)
+				 : g_error_new(MOLT_ERROR, MOLT_ERROR_TIMEOUT,
+					       "%s was killed: %s%s", probe->command, text, said));
 	return G_SOURCE_REMOVE;
 }
 
 /* ---- starting it ---- */
-
-static char **probe_environment(void)
-{
-	char **env = g_get_environ();
-	g_autofree char *number = g_strdup_printf("%d", PROBE_FD);
-
-	return g_environ_setenv(env, PROBE_ENV, number, TRUE);
-}
 
 /* Default signal actions and an empty mask: what the child would have at a start of its own. */
 static void reset_signals(posix_spawnattr_t *attr)
@@ -187,10 +233,23 @@ static void reset_signals(posix_spawnattr_t *attr)
 					       POSIX_SPAWN_SETPGROUP);
 }
 
-/* posix_spawn() does not copy page tables, so a VM with much RAM pays nothing. */
-static int spawn(struct probe *probe, char *const *argv, int sock, int output)
+/* Copied to itself, a descriptor is inherited, in the child only. */
+static void inherit(posix_spawn_file_actions_t *actions, const GArray *fds, int sock)
 {
-	g_auto(GStrv) env = probe_environment();
+	posix_spawn_file_actions_adddup2(actions, sock, sock);
+	for (guint i = 0; fds && i < fds->len; i++) {
+		int fd = g_array_index(fds, int, i);
+
+		posix_spawn_file_actions_adddup2(actions, fd, fd);
+	}
+}
+
+/* posix_spawn() does not copy page tables, so a VM with much RAM pays nothing. */
+static int spawn(struct probe *probe, const struct probe_params *params, int sock, int output)
+{
+	g_autofree char *number = g_strdup_printf("%d", sock);
+	g_auto(GStrv)
+		env = g_environ_setenv(g_strdupv((char **)params->env), PROBE_ENV, number, TRUE);
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	int r;
@@ -201,8 +260,8 @@ static int spawn(struct probe *probe, char *const *argv, int sock, int output)
 	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
 	posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, sock, PROBE_FD);
-	r = posix_spawn(&probe->pid, probe->command, &actions, &attr, argv, env);
+	inherit(&actions, params->fds, sock);
+	r = posix_spawn(&probe->pid, params->path, &actions, &attr, params->argv, env);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
 	if (r)
@@ -210,10 +269,20 @@ static int spawn(struct probe *probe, char *const *argv, int sock, int output)
 	return r;
 }
 
+/* Where memory is short, it is the child that goes; without /proc nobody is asked. */
+static void offer_to_oom_killer(pid_t pid)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/oom_score_adj", pid);
+	autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t ignored = fd < 0 ? 0 : write(fd, "1000", 4);
+
+	(void)ignored;
+}
+
 static const struct link_handler probe_handler = {probe_message, probe_closed};
 
 /* The child with its socket and its output; the parent's ends go into @probe. */
-static bool start_child(struct probe *probe, char *const *argv, GError **error)
+static bool start_child(struct probe *probe, const struct probe_params *params, GError **error)
 {
 	autofd int ours = -1, theirs = -1, output = -1;
 	int pair[2], r;
@@ -228,9 +297,11 @@ static bool start_child(struct probe *probe, char *const *argv, GError **error)
 	output = pair[1];
 	/* The child gets a pipe that blocks: O_NONBLOCK would surprise it. */
 	(void)fd_set_nonblock(output, false);
-	r = spawn(probe, argv, theirs, output);
+	r = spawn(probe, params, theirs, output);
 	if (r)
 		return error_set_errno(error, r, "cannot run '%s'", probe->command);
+	children_add(probe->children, probe->pid);
+	offer_to_oom_killer(probe->pid);
 	if (!fd_set_nonblock(ours, true))
 		return error_set_errno(error, errno, "cannot make the probe's socket nonblocking");
 	probe->link = link_new(fd_steal(&ours), &probe_handler, probe);
@@ -240,24 +311,27 @@ static bool start_child(struct probe *probe, char *const *argv, GError **error)
 	return true;
 }
 
-struct probe *probe_start(const char *path, char *const *argv, const json_t *offer,
-			  uint32_t timeout_ms, probe_done_fn done, void *opaque, GError **error)
+struct probe *probe_start(const struct probe_params *params, probe_done_fn done, void *opaque,
+			  GError **error)
 {
 	autoptr(probe) probe = g_new0(struct probe, 1);
 	g_autoptr(GError) ignored = NULL;
 
 	*probe = (struct probe){.done = done,
 				.opaque = opaque,
+				.children = g_array_ref(params->children),
 				.pidfd = -1,
 				.output = -1,
-				.timeout_ms = timeout_ms,
-				.command = g_strdup(path)};
-	if (!start_child(probe, argv, error))
+				.command = g_strdup(params->path)};
+	if (!start_child(probe, params, error))
 		return NULL;
 	probe->exit_watch = loop_watch_fd(NULL, probe->pidfd, G_IO_IN, probe_exited, probe);
-	probe->deadline = loop_after_ms(timeout_ms, probe_late, probe);
+	probe->tick = loop_after_ms(
+		patience_begin(&probe->patience, params->budget_ms, child_progress, probe),
+		probe_tick, probe);
 	/* A child that has ended already is reported by the exit watch. */
-	(void)link_send(probe->link, FRAME_OFFER, json_deep_copy(offer), &ignored);
+	(void)link_send(probe->link, FRAME_OFFER, json_pack("{s:i}", "envelope", params->envelope),
+			&ignored);
 	return g_steal_pointer(&probe);
 }
 
@@ -265,44 +339,13 @@ void probe_free(struct probe *probe)
 {
 	if (!probe)
 		return;
-	loop_unwatch(&probe->exit_watch);
-	loop_unwatch(&probe->deadline);
-	link_free(probe->link);
-	probe_reap(probe);
+	probe_unwatch(probe);
+	probe_kill(probe);
 	fd_close(&probe->pidfd);
 	fd_close(&probe->output);
+	json_decref(probe->answer);
+	g_clear_error(&probe->refusal);
+	g_array_unref(probe->children);
 	g_free(probe->command);
 	g_free(probe);
-}
-
-/* ---- the other side ---- */
-
-bool probe_requested(void)
-{
-	return g_getenv(PROBE_ENV) != NULL;
-}
-
-int probe_answer(char *(*judge)(void *opaque, const json_t *offer), void *opaque)
-{
-	static const struct link_handler nobody = {0};
-	int fd = atoi(g_getenv(PROBE_ENV));
-	autoptr(link) link = link_new(fd, &nobody, NULL);
-	g_autoptr(GError) error = NULL;
-	g_autofree char *reason = NULL;
-	json_t *offer = link_wait(link, FRAME_OFFER, clock_deadline_ms(PROBE_ANSWER_MS), &error);
-	bool sent;
-
-	g_unsetenv(PROBE_ENV);
-	if (!offer)
-		return EXIT_FAILURE;
-	reason = judge(opaque, offer);
-	json_decref(offer);
-	if (reason)
-		sent = link_send(link, FRAME_REFUSE, json_pack("{s:s}", "reason", reason), &error);
-	else
-		sent = link_send(link, FRAME_ACCEPT,
-				 json_pack("{s:s, s:I}", "build", MOLT_VERSION, "start-ns",
-					   (json_int_t)clock_process_ns()),
-				 &error);
-	return sent ? EXIT_SUCCESS : EXIT_FAILURE;
 }

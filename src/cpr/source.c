@@ -184,39 +184,81 @@ void source_unquiesce(void *ctx)
 	out->quiesced = false;
 }
 
+/* Of a rehearsal's state: no attempt that anybody can take. */
+#define REHEARSED_ATTEMPT 1
+
 static bool add_update_section(struct outgoing *out, struct state_writer *writer, GError **error)
 {
-	struct update_state state = {.attempt = out->attempt};
+	struct update_state state = {.attempt = out->attempt ?: REHEARSED_ATTEMPT};
 
 	memcpy(state.session, out->session, sizeof(state.session));
 	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);
 }
 
-static GBytes *save_sessions(struct outgoing *out, GError **error)
+static GBytes *save_sessions(struct outgoing *out, bool running, GError **error)
 {
 	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
 	const struct update_extra *extra = &out->update->extra;
 
-	if (extra->save && !extra->save(extra->opaque, writer, error))
+	if (extra->save && !extra->save(extra->opaque, writer, running, error))
 		return NULL;
 	return state_writer_finish(writer, error);
+}
+
+/* What is in both streams of an attempt; @running: as it is at the moment, nothing is stopped. */
+static bool save_streams(struct outgoing *out, bool running, GError **error)
+{
+	struct machine *machine = out->update->machine;
+	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
+
+	if (!add_update_section(out, writer, error))
+		return false;
+	if (!(running ? machine_save_running : machine_save)(machine, writer, error))
+		return false;
+	out->state = state_writer_finish(writer, error);
+	if (out->state && out->with_sessions)
+		out->sessions = save_sessions(out, running, error);
+	if (out->state && (!out->with_sessions || out->sessions))
+		return true;
+	drop_state(out);
+	return false;
+}
+
+bool outgoing_save_running(struct outgoing *out, GBytes **state, GBytes **sessions, GError **error)
+{
+	const uint64_t begun_ns = clock_now_ns();
+
+	if (!save_streams(out, true, error))
+		return false;
+	*state = g_steal_pointer(&out->state);
+	*sessions = g_steal_pointer(&out->sessions);
+	out->rehearsal_ns += clock_now_ns() - begun_ns;
+	return true;
+}
+
+/* What this program cannot read back, none can: better to undo it than to go back to it. */
+static bool check_streams(const struct outgoing *out, GError **error)
+{
+	autoptr(state_reader) reader = state_reader_open(out->state, error);
+	struct span payload;
+
+	if (reader && state_reader_take(reader, UPDATE_SECTION, 0, &payload, error) &&
+	    machine_check_stream(out->update->machine, reader, error))
+		return true;
+	g_prefix_error(error, "the saved state is not one that can be loaded: ");
+	return false;
 }
 
 enum stage_result source_save(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
 	struct update *update = out->update;
-	autoptr(state_writer) writer = state_writer_begin("molt " MOLT_VERSION);
 
 	migration_progress_set(&update->progress, MIGRATION_DEVICE);
 	out->attempt = owner_offer(update->owner, error);
 	if (!out->attempt)
 		return STAGE_FAILED;
-	if (add_update_section(out, writer, error) && machine_save(update->machine, writer, error))
-		out->state = state_writer_finish(writer, error);
-	if (out->state && out->with_sessions)
-		out->sessions = save_sessions(out, error);
-	if (!out->state || (out->with_sessions && !out->sessions)) {
+	if (!save_streams(out, false, error) || !check_streams(out, error)) {
 		source_unsave(out);
 		return STAGE_FAILED;
 	}

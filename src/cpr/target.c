@@ -57,6 +57,15 @@ uint64_t update_load(struct update *update, GBytes *state, const struct offer *o
 	return 0;
 }
 
+bool update_rehearse_load(struct update *update, GBytes *state, const struct offer *offer,
+			  GError **error)
+{
+	autoptr(state_reader) reader = state_reader_open(state, error);
+
+	return reader && check_session(reader, offer, error) &&
+	       machine_rehearse_takeover(update->machine, reader, error);
+}
+
 /* ---- is it the same machine? ---- */
 
 bool incoming_may_plug(const struct incoming *in)
@@ -121,8 +130,10 @@ bool incoming_build(struct incoming *in, bool all, GError **error)
 	if (!inherit_owner(update, in->offer, error))
 		return false;
 	update->fds.complete = true;
+	/* Two processes at a time: the new one has its own of what does not cross. */
+	update->fds.may_open = in->has_guest ? NULL : CHARDEV_REOPEN_PREFIX;
 	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
-	update->fds.complete = false;
+	update->fds.complete = in->has_guest;
 	return update->machine &&
 	       compare(in, incoming_may_plug(in), all && !incoming_may_plug(in), error);
 }
@@ -160,6 +171,7 @@ void update_adopt(struct update *update, struct offer *offer, bool keep_monitors
 void update_own(struct update *update)
 {
 	update->fds.inherited = NULL;
+	update->fds.complete = false;
 	g_clear_pointer(&update->inherited, fdstore_free);
 }
 

@@ -38,7 +38,7 @@ static struct update *update_alloc(struct vm_config *config, char **argv)
 	update->autostart = !config->start_paused;
 	update->listeners = g_array_new(FALSE, FALSE, sizeof(struct update_listener));
 	update->waiters = g_array_new(FALSE, FALSE, sizeof(struct update_waiter));
-	update->guardians = g_array_new(FALSE, FALSE, sizeof(pid_t));
+	update->children = g_array_new(FALSE, FALSE, sizeof(pid_t));
 	update->progress.emit = update_emit;
 	update->progress.opaque = update;
 	migration_parameters_init(&update->parameters);
@@ -65,7 +65,7 @@ void update_free(struct update *update)
 	migration_progress_clear(&update->progress);
 	g_array_unref(update->listeners);
 	g_array_unref(update->waiters);
-	g_array_unref(update->guardians);
+	g_array_unref(update->children);
 	vm_config_free(update->config);
 	vm_config_free(update->command_line);
 	g_free(update);
@@ -263,6 +263,7 @@ struct chardev_set *update_chardevs(struct update *update)
 bool update_fd_is_process(void *opaque, const char *name)
 {
 	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX) ||
+	       g_str_has_prefix(name, CHARDEV_REOPEN_PREFIX) ||
 	       g_str_has_prefix(name, PROCESS_FD_PREFIX);
 }
 
@@ -326,47 +327,16 @@ bool update_active(const struct update *update)
 	return update->outgoing || update->incoming;
 }
 
-/* ---- the probe ---- */
+/* ---- after an exec ---- */
 
 bool update_probed(void)
 {
-	return probe_requested();
+	return probe_requested() || probe_active();
 }
 
-struct judge {
-	const struct vm_config *config;
-	const GError *error;
-};
-
-/* Whether the command would wait for migrate-incoming, so that devices could still be added. */
-static bool would_wait(const struct vm_config *config)
+bool update_rehearse(GError **error)
 {
-	struct migration_channels channels = {0};
-	bool waits = parse_incoming(config, &channels, NULL) && channels.deferred && !channels.main;
-
-	migration_channels_clear(&channels);
-	return waits;
-}
-
-static char *judge_offer(void *opaque, const json_t *json)
-{
-	const struct judge *judge = opaque;
-	g_autoptr(GError) error = NULL;
-	autoptr(offer) offer = NULL;
-
-	if (!judge->config)
-		return g_strdup(judge->error ? judge->error->message
-					     : "the command does not start a VM");
-	offer = offer_from_json(json, &error);
-	return offer ? offer_differences(offer, judge->config, would_wait(judge->config))
-		     : g_strdup(error->message);
-}
-
-int update_answer_probe(const struct vm_config *config, const GError *error)
-{
-	struct judge judge = {config, error};
-
-	return probe_answer(judge_offer, &judge);
+	return probe_begin(error);
 }
 
 bool update_resumes_process(void)

@@ -23,12 +23,12 @@ struct update;
 
 /**
  * struct update_extra - State above this layer that crosses an exec (monitor sessions)
- * @save:	Called with the guest paused: add sections and descriptors
+ * @save:	Add sections; @running: for a rehearsal, nothing is stopped.  Else the guest is paused
  * @load:	Called in the new process by update_start(), before anything else; what nobody takes
  *		is dropped.  The sections are in a stream of their own, not in the VM's
  */
 struct update_extra {
-	bool (*save)(void *opaque, struct state_writer *writer, GError **error);
+	bool (*save)(void *opaque, struct state_writer *writer, bool running, GError **error);
 	bool (*load)(void *opaque, struct state_reader *reader, GError **error);
 	void *opaque;
 };
@@ -40,7 +40,7 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
  * DOC: what main does
  *
  *   if (update_probed())
- *		return update_answer_probe(config or NULL, parse error);
+ *		update_rehearse(&error);	from here on all of the following ends in an answer
  *   if (the command line is wrong)
  *		update_exec_back(error->message);	returns if there is no way back
  *   update = update_new(config, argv, &error);
@@ -55,17 +55,17 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
  * monitors of the command line, and their chardevs, stay what they are.
  */
 
-/** update_probed() - Whether an old process only wants to know if we take its VM. */
+/** update_probed() - Whether an old process wants to know if we take its VM: this is a rehearsal. */
 bool update_probed(void);
 
 /**
- * update_answer_probe() - Tell it; nothing is touched
- * @config:	The parsed command line, borrowed; NULL if it is wrong
- * @error:	Why it is wrong
+ * update_rehearse() - Learn what is to be rehearsed; main then does what it does after an exec
  *
- * Return: the exit status.
+ * The process ends, answering, in update_exec_back(), update_new(), update_abandon() or update_start():
+ * before the guest would be taken.  What belongs to the process alone is not made: see probe.h.
+ * Return: false with @error set if nobody asks.
  */
-int update_answer_probe(const struct vm_config *config, const GError *error);
+bool update_rehearse(GError **error);
 
 /**
  * update_resumes_process() - Whether this program was exec'ed by a process that goes on in it

@@ -96,10 +96,13 @@ struct device_env {
  * @resume:	Optional: start taking work: after realize or takeover, after @quiesce.  Must look
  *		for work that was signalled while nobody listened (kick every queue once); cannot fail
  * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
+ * @at_rest:	Optional: @state is a copy of the state struct, taken while the device works, under
+ *		its lock: make of it what a quiesced device could have (nothing in flight).  For
+ *		rehearsals; the device itself is not changed
  * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
  * @unrealize:	Undo @realize; accepts a half-realized device
  *
- * Context: main thread; vCPUs parked for all but @realize and @unrealize.  A device begins its life
+ * Context: main thread; vCPUs parked for all but @realize, @at_rest and @unrealize.  A device begins its life
  * quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
  */
 struct device_ops {
@@ -118,6 +121,7 @@ struct device_ops {
 	bool (*quiesce)(struct device *dev, uint64_t deadline_ns, GError **error);
 	void (*resume)(struct device *dev);
 	bool (*capture)(struct device *dev, GError **error);
+	void (*at_rest)(struct device *dev, void *state);
 	bool (*apply)(struct device *dev, GError **error);
 	void (*unrealize)(struct device *dev);
 };

@@ -133,17 +133,34 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 bool machine_load(struct machine *machine, struct state_reader *reader, GError **error);
 
 /**
- * machine_rehearse_save(), machine_rehearse_build(), machine_rehearse_load() - Go once over what the pause will be spent on
+ * machine_save_running() - Add every section as it is at the moment, the guest running
+ *
+ * For a rehearsal: the structure is that of machine_save(), the values are of different moments, those
+ * of KVM the last known.  Nothing is stopped or changed.
+ */
+bool machine_save_running(struct machine *machine, struct state_writer *writer, GError **error);
+
+/** machine_check_stream() - Whether machine_load() would parse and accept it; nothing is changed. */
+bool machine_check_stream(struct machine *machine, struct state_reader *reader, GError **error);
+
+/**
+ * machine_rehearse_takeover() - machine_load() of a machine_save_running(), while the guest runs elsewhere
+ *
+ * Of a machine that is freed, or whose process ends, afterwards.  Guest memory is not written.
+ */
+bool machine_rehearse_takeover(struct machine *machine, struct state_reader *reader,
+			       GError **error);
+
+/**
+ * machine_rehearse_save(), machine_rehearse_load() - Go once over what the pause will be spent on
  *
  * Code, heap and what the kernel makes at first use are in place afterwards.  Save: the guest may
- * run; KVM's last known state is encoded and dropped.  Build: the same; a second KVM VM is made and
- * dropped, for an exec.  Load: of a machine that has not run; its own
+ * run; KVM's last known state is encoded and dropped.  Load: of a machine that has not run; its own
  * state is saved and loaded again, which changes nothing, and fails if this program cannot read what
  * it writes; before that its vCPUs enter the guest, where there is none, if @tree, the predecessor's
  * machine_device_tree(), says that they have the same CPUID.
  */
 bool machine_rehearse_save(struct machine *machine, GError **error);
-bool machine_rehearse_build(struct machine *machine, GError **error);
 bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError **error);
 
 /** machine_loaded_runstate() - What the guest was when its state was saved: running, paused, ... */

@@ -78,12 +78,13 @@ const struct state_desc machine_state_desc = {
 	STATE_DESC(struct machine_state, machine_fields),
 };
 
-static bool fill_machine_state(struct machine *machine, struct machine_state *state, GError **error)
+/* @runstate: what the guest was, when it was stopped for this. */
+static bool fill_machine_state(struct machine *machine, enum runstate runstate,
+			       struct machine_state *state, GError **error)
 {
 	if (machine->ram_blocks->len > MACHINE_MAX_RAM)
 		return error_set_generic(error, "more than %d RAM blocks", MACHINE_MAX_RAM);
-	g_strlcpy((char *)state->runstate, runstate_name(machine->paused_from),
-		  sizeof(state->runstate));
+	g_strlcpy((char *)state->runstate, runstate_name(runstate), sizeof(state->runstate));
 	state->requests = __atomic_load_n(&machine->requests, __ATOMIC_ACQUIRE);
 	state->n_ram = machine->ram_blocks->len;
 	for (uint32_t i = 0; i < state->n_ram; i++) {
@@ -108,6 +109,19 @@ static char *chardev_section(const struct chardev *chardev)
 	return g_strdup_printf("chardev/%s", chardev_id(chardev));
 }
 
+static bool save_chardevs(struct machine *machine, struct state_writer *writer, GError **error)
+{
+	for (guint i = 0; i < machine->own_chardevs->len; i++) {
+		struct chardev *chardev = machine->own_chardevs->pdata[i];
+		g_autofree char *name = chardev_section(chardev);
+
+		if (!state_writer_add(writer, name, 0, &chardev_state_desc, chardev_state(chardev),
+				      error))
+			return false;
+	}
+	return true;
+}
+
 bool machine_save_devices(struct machine *machine, struct state_writer *writer, GError **error)
 {
 	for (guint i = 0; i < machine->devices->len; i++) {
@@ -122,15 +136,7 @@ bool machine_save_devices(struct machine *machine, struct state_writer *writer, 
 		    !state_writer_add(writer, name, 0, dev->ops->state, device_state(dev), error))
 			return false;
 	}
-	for (guint i = 0; i < machine->own_chardevs->len; i++) {
-		struct chardev *chardev = machine->own_chardevs->pdata[i];
-		g_autofree char *name = chardev_section(chardev);
-
-		if (!state_writer_add(writer, name, 0, &chardev_state_desc, chardev_state(chardev),
-				      error))
-			return false;
-	}
-	return true;
+	return save_chardevs(machine, writer, error);
 }
 
 static bool save_kvm(struct machine *machine, struct state_writer *writer, GError **error)
@@ -151,13 +157,43 @@ bool machine_save(struct machine *machine, struct state_writer *writer, GError *
 	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
 	bool ok;
 
-	if (!fill_machine_state(machine, state, error) ||
+	if (!fill_machine_state(machine, machine->paused_from, state, error) ||
 	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error) ||
 	    !kvm_vm_begin_capture(machine->kvm, error))
 		return false;
 	ok = machine_save_devices(machine, writer, error);
 	return kvm_vm_capture(machine->kvm, ok ? error : NULL) && ok &&
 	       save_kvm(machine, writer, error);
+}
+
+/* A copy of what @dev has now, as if it stood still; nothing of the device changes. */
+static bool save_copy(struct device *dev, struct state_writer *writer, GError **error)
+{
+	const struct state_desc *desc = dev->ops->state;
+	g_autofree char *name = device_section(dev);
+	g_autofree void *copy = NULL;
+
+	if (!desc)
+		return true;
+	g_mutex_lock(&dev->lock);
+	copy = g_memdup2(device_state(dev), desc->size);
+	if (dev->ops->at_rest)
+		dev->ops->at_rest(dev, copy);
+	g_mutex_unlock(&dev->lock);
+	return state_writer_add(writer, name, 0, desc, copy, error);
+}
+
+bool machine_save_running(struct machine *machine, struct state_writer *writer, GError **error)
+{
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+
+	if (!fill_machine_state(machine, machine->runstate, state, error) ||
+	    !state_writer_add(writer, "machine", 0, &machine_state_desc, state, error))
+		return false;
+	for (guint i = 0; i < machine->devices->len; i++)
+		if (!save_copy(machine->devices->pdata[i], writer, error))
+			return false;
+	return save_chardevs(machine, writer, error) && save_kvm(machine, writer, error);
 }
 
 /* Rules between objects: the RAM that the state speaks of is the RAM that is here. */
@@ -263,9 +299,28 @@ bool machine_rehearse_save(struct machine *machine, GError **error)
 	return stream;
 }
 
-bool machine_rehearse_build(struct machine *machine, GError **error)
+bool machine_check_stream(struct machine *machine, struct state_reader *reader, GError **error)
 {
-	return kvm_vm_rehearse(machine->kvm, error);
+	autoptr(state_txn) txn = state_txn_new(reader);
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+
+	return parse_all(machine, txn, state, error) && state_reader_finish(reader, error) &&
+	       machine_check(txn, machine, error);
+}
+
+/*
+ * KVM's own state was parsed and checked with the rest; what is applied is that of the VM here.  The
+ * guest's has addresses in it to which KVM writes, and the guest runs.
+ */
+bool machine_rehearse_takeover(struct machine *machine, struct state_reader *reader, GError **error)
+{
+	autoptr(state_txn) txn = state_txn_new(reader);
+	g_autofree struct machine_state *state = g_new0(struct machine_state, 1);
+
+	return parse_all(machine, txn, state, error) &&
+	       state_txn_commit(txn, machine_check, machine, error) &&
+	       apply_devices(machine, error) && kvm_vm_capture(machine->kvm, error) &&
+	       kvm_vm_apply(machine->kvm, error);
 }
 
 bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError **error)

@@ -123,7 +123,7 @@ static int pidfile_open(void *arg, GError **error)
 	return fd_steal(&fd);
 }
 
-static bool pidfile_write(const struct pidfile *pidfile, GError **error)
+bool pidfile_write(const struct pidfile *pidfile, GError **error)
 {
 	char text[16];
 	int len = snprintf(text, sizeof(text), "%d\n", getpid());
@@ -131,6 +131,16 @@ static bool pidfile_write(const struct pidfile *pidfile, GError **error)
 	if (ftruncate(pidfile->fd, 0) < 0 || pwrite(pidfile->fd, text, len, 0) != len)
 		return error_set_errno(error, errno, "-pidfile %s", pidfile->path);
 	return true;
+}
+
+bool pidfile_check(const struct vm_config *config, GError **error)
+{
+	g_autofree char *dir = config->pidfile ? g_path_get_dirname(config->pidfile) : NULL;
+
+	if (!dir || access(config->pidfile, W_OK) == 0 ||
+	    (errno == ENOENT && access(dir, W_OK | X_OK) == 0))
+		return true;
+	return error_set_errno(error, errno, "-pidfile %s", config->pidfile);
 }
 
 /* The path of the pid file that came over an exec: the configuration that travels has none. */
@@ -157,7 +167,7 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 		if (pidfile->fd >= 0)
 			pidfile->path = inherited_path(pidfile->fd);
 	}
-	if (pidfile->fd < 0 || !pidfile_write(pidfile, error)) {
+	if (pidfile->fd < 0) {
 		fd_path_forget(fds, &pidfile->made);
 		return NULL;
 	}

@@ -42,10 +42,16 @@ void process_set_name(const struct vm_config *config);
 struct pidfile;
 
 /**
- * pidfile_new() - Write config->pidfile, or go on with the one inherited over an exec
+ * pidfile_new() - Make and lock config->pidfile, or go on with the one inherited over an exec
  * Return: NULL without @error if there is none to write; NULL with @error set on failure.
  */
 struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fds, GError **error);
+
+/** pidfile_check() - Whether config->pidfile could be made, as far as that can be told without making it. */
+bool pidfile_check(const struct vm_config *config, GError **error);
+
+/** pidfile_write() - Write this process's id into it. */
+bool pidfile_write(const struct pidfile *pidfile, GError **error);
 
 /** pidfile_free() - Remove the file; accepts NULL. */
 void pidfile_free(struct pidfile *pidfile);

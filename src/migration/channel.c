@@ -261,32 +261,6 @@ void channel_listener_start(struct channel_listener *listener, channel_accepted_
 
 /* ---- files ---- */
 
-int channel_create_file(const struct migration_address *address, struct file_made *made,
-			GError **error)
-{
-	struct file_made local = {0};
-	autofd int fd = file_make(address->path, FILE_STREAM, &local, error);
-
-	if (fd < 0) {
-		g_prefix_error(error, "Could not create ");
-		return -1;
-	}
-	/* A pipe or a device has no length to cut. */
-	if (ftruncate(fd, address->offset) < 0 && errno != EINVAL)
-		error_set_errno(error, errno,
-				"failed to truncate migration file to offset %" PRIx64,
-				address->offset);
-	else if (address->offset && lseek(fd, address->offset, SEEK_SET) < 0)
-		error_set_errno(error, errno, "cannot skip to offset %" PRIu64 " of '%s'",
-				address->offset, address->path);
-	else {
-		*made = local;
-		return fd_steal(&fd);
-	}
-	file_unmake(&local);
-	return -1;
-}
-
 int channel_open_file(const struct migration_address *address, GError **error)
 {
 	/* Nonblocking: a FIFO that nobody writes must not hold up the main loop. */

@@ -111,16 +111,6 @@ void channel_dial_free(struct channel_dial *dial);
 /** channel_inherited_socket() - For channel_connect(): a duplicate of the socket that @address names. */
 int channel_inherited_socket(const struct migration_address *address, GError **error);
 
-/**
- * channel_create_file() - Open a file for a state stream by the rule of base/file.h, cut to the offset
- * @made:	Filled if the file was not there before; the caller removes or forgets it
- *
- * A FIFO or a device is opened nonblocking.
- * Return: a descriptor that stands at the offset, -1 with @error set and nothing left behind.
- */
-int channel_create_file(const struct migration_address *address, struct file_made *made,
-			GError **error);
-
 /** channel_open_file() - Open a file with a state stream, at the offset. */
 int channel_open_file(const struct migration_address *address, GError **error);
 

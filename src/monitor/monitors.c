@@ -223,7 +223,7 @@ static bool monitors_open_index(struct monitors *monitors, guint index, GError *
 		instance += strcmp(other->chardev, monitor->chardev) == 0;
 	}
 	if (monitors_find(monitors, monitor->chardev, instance) ||
-	    (own ? monitors->machine != NULL : !update_machine(monitors->update)) ||
+	    (own ? monitors->machine && !monitors->started : !update_machine(monitors->update)) ||
 	    monitors_open(monitors, monitor, instance, own, error))
 		return true;
 	g_prefix_error(error, "monitor: ");
@@ -244,7 +244,9 @@ static bool monitors_open_all(struct monitors *monitors, bool keep_going, GError
 			g_propagate_error(error, g_steal_pointer(&failure));
 			return false;
 		}
-		log_error("%s", failure->message);
+		/* What a predecessor had not is opened when there is time: monitors_start(). */
+		if (!update_fds(monitors->update)->complete)
+			log_error("%s", failure->message);
 	}
 	return true;
 }
@@ -305,10 +307,20 @@ static bool session_write_sections(struct session *session, struct state_writer 
 				chardev_state(session->chardev), error);
 }
 
-static bool monitors_save(void *opaque, struct state_writer *writer, GError **error)
+static bool monitors_write(struct monitors *monitors, struct state_writer *writer, GError **error)
+{
+	for (guint i = 0; i < monitors->sessions->len; i++)
+		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
+			return false;
+	return true;
+}
+
+static bool monitors_save(void *opaque, struct state_writer *writer, bool running, GError **error)
 {
 	struct monitors *monitors = opaque;
 
+	if (running)
+		return monitors_write(monitors, writer, error);
 	monitors_deliver(monitors);
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
@@ -317,10 +329,7 @@ static bool monitors_save(void *opaque, struct state_writer *writer, GError **er
 			chardev_quiesce(session->chardev);
 	}
 	monitors->saved = true;
-	for (guint i = 0; i < monitors->sessions->len; i++)
-		if (!session_write_sections(monitors->sessions->pdata[i], writer, error))
-			return false;
-	return true;
+	return monitors_write(monitors, writer, error);
 }
 
 /* A section that is damaged costs a client its session, not the guest its life. */
@@ -370,6 +379,8 @@ struct monitors *monitors_new(struct update *update, void (*quit)(void *opaque, 
 void monitors_start(struct monitors *monitors)
 {
 	monitors->started = true;
+	/* After an exec, those that are new: nothing is bound before the guest runs, or is waited for. */
+	monitors_open_all(monitors, true, NULL);
 	for (guint i = 0; i < monitors->sessions->len; i++) {
 		struct session *session = monitors->sessions->pdata[i];
 

@@ -30,7 +30,8 @@ int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_op
 
 	if (src && src->inherited && fdstore_find(src->inherited, name))
 		return fd_inherit(src, name, kind, error);
-	if (src && src->inherited && src->complete) {
+	if (src && src->inherited && src->complete &&
+	    !(src->may_open && g_str_has_prefix(name, src->may_open))) {
 		error_set_generic(error, "descriptor %s: was not handed over", name);
 		return -1;
 	}

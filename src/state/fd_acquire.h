@@ -13,6 +13,7 @@
  * @complete:	While a machine is built from @inherited: what is not in it is an error, since
  *		opening it anew would give the guest other memory, or take a path from the
  *		predecessor that still uses it
+ * @may_open:	Names that begin so are opened anew all the same; NULL: none
  * @live:	Name to struct fd_live (fd_live.c): every descriptor acquired or published and not
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
@@ -24,6 +25,7 @@
 struct fd_source {
 	struct fdstore *inherited;
 	bool complete;
+	const char *may_open;
 	GHashTable *live;
 	GPtrArray *paths;
 	bool claiming;

@@ -147,6 +147,13 @@ struct fdstore *fdstore_receive(int sock, uint64_t deadline_ns, GError **error);
  */
 GBytes *fdstore_export_exec(struct fdstore *store, GError **error);
 
+/**
+ * fdstore_describe_exec() - The manifest alone, for a child that is given the same numbers
+ *
+ * Return: as fdstore_export_exec(); nothing is made inheritable.
+ */
+GBytes *fdstore_describe_exec(const struct fdstore *store, GError **error);
+
 /** fdstore_unexport_exec() - Undo fdstore_export_exec() when execve() failed. */
 void fdstore_unexport_exec(struct fdstore *store);
 

@@ -11,10 +11,14 @@
 #include "base/fd.h"
 #include "state/fdstore_priv.h"
 
+GBytes *fdstore_describe_exec(const struct fdstore *store, GError **error)
+{
+	return fdstore_manifest_write(store, 0, fdstore_count(store), true, error);
+}
+
 GBytes *fdstore_export_exec(struct fdstore *store, GError **error)
 {
-	g_autoptr(GBytes)
-		manifest = fdstore_manifest_write(store, 0, fdstore_count(store), true, error);
+	g_autoptr(GBytes) manifest = fdstore_describe_exec(store, error);
 	const struct fdstore_entry *entry;
 
 	if (!manifest)

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from qmp import QmpError
-from vm import MOLT, wait_for_change
-from test_faults import stages, wait_processes
+from test_faults import stages
+from vm import MOLT, wait_for_change, wait_processes
 
 ROUNDS = 12
 

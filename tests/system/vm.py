@@ -158,6 +158,13 @@ class Vm:
     def alive(self):
         return self.process.poll() is None
 
+    def wait_stopped(self, timeout=30.0):
+        """Until the process stands still of SIGSTOP."""
+        end = time.monotonic() + timeout
+        while pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+            assert time.monotonic() < end, "it does not stop"
+            wait_for_change(None, 0.01)
+
     def open_fds(self):
         """What each descriptor of the process is, numbers left out."""
         out = []
@@ -265,6 +272,27 @@ class Vm:
         self.log.close()
         if self.owns_ram and os.path.exists(self.ram):
             os.unlink(self.ram)
+
+
+def guest_processes(ram):
+    """Every process, zombies left out, that has the guest's RAM open."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if ram in fds and int(pid) != os.getpid():
+            found.append(int(pid))
+    return found
+
+
+def wait_processes(vm, pids, timeout=40.0):
+    """Until @pids and nobody else has the guest's RAM."""
+    end = time.monotonic() + timeout
+    while guest_processes(vm.ram) != pids:
+        assert time.monotonic() < end, f"not {pids} but {guest_processes(vm.ram)} has the RAM"
+        wait_for_change(None, 0.02)
 
 
 def wait_for_socket(path, timeout=20.0):

@@ -7,10 +7,8 @@
 int main(void)
 {
 	const struct stage_table *const tables[] = {
-		&transfer_source_table,
-		&transfer_target_table,
-		&exec_source_table,
-		&exec_target_table,
+		&transfer_source_table, &transfer_target_table, &exec_source_table,
+		&exec_target_table,	&exec_rehearsal_table,
 	};
 
 	for (size_t t = 0; t < G_N_ELEMENTS(tables); t++)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "backend/chardev/chardev_priv.h"
+#include "backend/chardev/chardev_set.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -121,8 +122,9 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 
 	chardev->ops = kinds[config->kind];
 	chardev->config = chardev_config_copy(config);
-	chardev->prefix = g_strconcat(prefix, config->id, NULL);
-	chardev->fds = config->reopen_on_cpr ? NULL : fds;
+	chardev->prefix = g_strconcat(config->reopen_on_cpr ? CHARDEV_REOPEN_PREFIX : prefix,
+				      config->id, NULL);
+	chardev->fds = fds;
 	chardev->paths = fds;
 	chardev->in_fd = chardev->out_fd = chardev->log_fd = -1;
 	chardev->pending = g_byte_array_new();

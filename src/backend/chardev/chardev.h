@@ -174,6 +174,24 @@ bool chardev_frontend_open(const struct chardev *chardev);
 uint64_t chardev_lost_bytes(struct chardev *chardev);
 
 /**
+ * struct chardev_reopening - A client with reopen-on-cpr, to be connected anew for an exec
+ *
+ * Independent of its chardev, which may go meanwhile.
+ */
+struct chardev_reopening;
+
+/** chardev_reopening_new() - Return: NULL for all others, and for one that reconnects by itself. */
+struct chardev_reopening *chardev_reopening_new(const struct chardev *chardev);
+void chardev_reopening_free(struct chardev_reopening *reopening);
+
+/** chardev_reopening_connect() - Connect.  Context: any thread; waits for names and for the peer. */
+bool chardev_reopening_connect(struct chardev_reopening *reopening, GError **error);
+
+/** chardev_reopening_offer() - Put the connection into @store, as the chardev's. */
+bool chardev_reopening_offer(const struct chardev_reopening *reopening, struct fdstore *store,
+			     GError **error);
+
+/**
  * chardev_preservable() - Whether it can cross an update: by its kind, or by reopen-on-cpr
  * Return: false with @error naming the chardev and the remedy.
  */

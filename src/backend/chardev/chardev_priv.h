@@ -103,7 +103,7 @@ struct chardev_kind_ops {
  * struct chardev - See chardev.h
  * @config:	A copy of its own
  * @prefix:	Of its names in the fd registry: "chardev/<id>"
- * @fds:	NULL with reopen-on-cpr
+ * @fds:	NULL: what it has does not cross
  * @paths:	Where paths are known that it has made
  * @lock:	Guards what follows it up to @kick: the output side, and what wakes the main thread
  * @in_fd, @out_fd: may be the same; closed under @lock, by the main thread

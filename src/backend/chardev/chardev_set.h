@@ -13,6 +13,15 @@
 #define CHARDEV_MONITOR_PREFIX "monitor/"
 
 /**
+ * CHARDEV_REOPEN_PREFIX - And of those with reopen-on-cpr
+ *
+ * They do not cross to another process, which opens its own.  Over an exec, where nothing is opened
+ * after execve(), a listener and what is no socket stays as it is, a server's connection is dropped,
+ * and a client is connected anew before the guest is stopped (struct chardev_reopening).
+ */
+#define CHARDEV_REOPEN_PREFIX "reopen/"
+
+/**
  * struct chardev_set - Open chardevs, with a count of users each
  *
  * Made by main; the machine and the monitors open in it what their frontends use.

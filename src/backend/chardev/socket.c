@@ -43,6 +43,7 @@ struct socket_chardev {
 };
 
 static void socket_resume(struct chardev *chardev);
+static struct addrinfo *socket_resolve(const struct chardev_config *config, GError **error);
 
 /* ---- addresses ---- */
 
@@ -191,7 +192,9 @@ static bool socket_adopt(struct chardev *chardev, int fd, GError **error)
 
 	if (!chardev->config.path && chardev->config.nodelay)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (!chardev_publish(chardev, "connection", FD_STREAM, fd, error)) {
+	/* One that is to be connected anew does not cross. */
+	if (!chardev->config.reopen_on_cpr &&
+	    !chardev_publish(chardev, "connection", FD_STREAM, fd, error)) {
 		fd_close(&fd);
 		return false;
 	}
@@ -248,12 +251,11 @@ static bool socket_await_client(struct chardev *chardev, GError **error)
  * Begin a connection to the first address that can be tried.
  * Return: the socket, connected or (errno EINPROGRESS) about to be; -1 with errno set.
  */
-static int socket_begin_connect(struct chardev *chardev)
+static int socket_begin_connect(const struct addrinfo *addrs)
 {
-	struct socket_chardev *s = chardev->priv;
 	int failure = ECONNREFUSED;
 
-	for (struct addrinfo *a = s->addrs; a; a = a->ai_next) {
+	for (const struct addrinfo *a = addrs; a; a = a->ai_next) {
 		autofd int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
@@ -299,7 +301,9 @@ static gboolean socket_retry(void *opaque)
 
 	loop_unwatch(&s->retry);
 	s->tried = true;
-	fd = socket_begin_connect(chardev);
+	if (!s->addrs)
+		s->addrs = socket_resolve(&chardev->config, NULL);
+	fd = socket_begin_connect(s->addrs);
 	if (fd < 0) {
 		socket_resume(chardev);
 	} else if (errno == EINPROGRESS) {
@@ -309,22 +313,6 @@ static gboolean socket_retry(void *opaque)
 		socket_adopt_running(chardev, fd);
 	}
 	return G_SOURCE_REMOVE;
-}
-
-/* Without reconnect the peer must be there at once. */
-static bool socket_connect_now(struct chardev *chardev, GError **error)
-{
-	autofd int fd = socket_begin_connect(chardev);
-	int failure = fd < 0 ? errno : 0;
-
-	if (fd >= 0 && errno == EINPROGRESS)
-		failure = fd_poll(fd, POLLOUT, 0) < 0 ? errno : socket_connect_result(fd);
-	if (failure)
-		return error_set_errno(error, failure, "cannot connect to '%s%s%s'",
-				       chardev->config.path ?: chardev->config.host,
-				       chardev->config.path ? "" : ":",
-				       chardev->config.path ? "" : chardev->config.port);
-	return socket_adopt(chardev, fd_steal(&fd), error);
 }
 
 /* One addrinfo that holds a UNIX address, so that one loop serves both families. */
@@ -341,6 +329,97 @@ static struct addrinfo *unix_resolve(const struct chardev_config *config, GError
 	a->ai_addrlen = sizeof(addr);
 	memcpy(a->ai_addr, &addr, sizeof(addr));
 	return a;
+}
+
+static struct addrinfo *socket_resolve(const struct chardev_config *config, GError **error)
+{
+	return config->path ? unix_resolve(config, error) : tcp_resolve(config, error);
+}
+
+static void socket_free_addrs(const struct chardev_config *config, struct addrinfo *addrs)
+{
+	if (config->path)
+		g_free(addrs);
+	else if (addrs)
+		freeaddrinfo(addrs);
+}
+
+/* Connected to one of @addrs before it returns; -1 with @error set. */
+static int socket_connect_to(const struct chardev_config *config, const struct addrinfo *addrs,
+			     GError **error)
+{
+	autofd int fd = socket_begin_connect(addrs);
+	int failure = fd < 0 ? errno : 0;
+
+	if (fd >= 0 && errno == EINPROGRESS)
+		failure = fd_poll(fd, POLLOUT, 0) < 0 ? errno : socket_connect_result(fd);
+	if (!failure)
+		return fd_steal(&fd);
+	error_set_errno(error, failure, "cannot connect to '%s%s%s'", config->path ?: config->host,
+			config->path ? "" : ":", config->path ? "" : config->port);
+	return -1;
+}
+
+/* Without reconnect the peer must be there at once. */
+static bool socket_connect_now(struct chardev *chardev, GError **error)
+{
+	struct socket_chardev *s = chardev->priv;
+	int fd = socket_connect_to(&chardev->config, s->addrs, error);
+
+	return fd >= 0 && socket_adopt(chardev, fd, error);
+}
+
+/* ---- clients that connect anew for an exec ---- */
+
+struct chardev_reopening {
+	char *name;
+	struct chardev_config config; /* path, host and port of it only */
+	int fd;
+};
+
+struct chardev_reopening *chardev_reopening_new(const struct chardev *chardev)
+{
+	const struct chardev_config *config = &chardev->config;
+	struct chardev_reopening *r;
+
+	if (!config->reopen_on_cpr || config->kind != CHARDEV_SOCKET || config->server ||
+	    config->reconnect_ms)
+		return NULL;
+	r = g_new0(struct chardev_reopening, 1);
+	r->name = chardev_fd_name(chardev, "connection");
+	r->config.path = g_strdup(config->path);
+	r->config.host = g_strdup(config->host);
+	r->config.port = g_strdup(config->port);
+	r->fd = -1;
+	return r;
+}
+
+bool chardev_reopening_connect(struct chardev_reopening *r, GError **error)
+{
+	struct addrinfo *addrs = socket_resolve(&r->config, error);
+
+	if (addrs)
+		r->fd = socket_connect_to(&r->config, addrs, error);
+	socket_free_addrs(&r->config, addrs);
+	if (r->fd < 0)
+		g_prefix_error(error, "%s: ", r->name);
+	return r->fd >= 0;
+}
+
+bool chardev_reopening_offer(const struct chardev_reopening *r, struct fdstore *store,
+			     GError **error)
+{
+	return fdstore_add(store, r->name, FD_STREAM, r->fd, error);
+}
+
+void chardev_reopening_free(struct chardev_reopening *r)
+{
+	fd_close(&r->fd);
+	g_free(r->config.path);
+	g_free(r->config.host);
+	g_free(r->config.port);
+	g_free(r->name);
+	g_free(r);
 }
 
 /* ---- the kind ---- */
@@ -366,16 +445,19 @@ static bool socket_open_client(struct chardev *chardev, GError **error)
 {
 	struct socket_chardev *s = chardev->priv;
 
-	s->addrs = chardev->config.path ? unix_resolve(&chardev->config, error)
-					: tcp_resolve(&chardev->config, error);
+	/*
+	 * What was inherited needs no address, and a name that does not resolve any more is no reason to
+	 * refuse it.  A predecessor whose connection had ended has none to hand over: go on without, as it.
+	 */
+	if (chardev->connected)
+		return true;
+	if (chardev->fds && chardev->fds->inherited &&
+	    (!chardev->config.reopen_on_cpr || chardev->config.reconnect_ms))
+		return true;
+	s->addrs = socket_resolve(&chardev->config, error);
 	if (!s->addrs)
 		return false;
-	if (chardev->connected || chardev->config.reconnect_ms)
-		return true;
-	/* A predecessor whose connection had ended has none to hand over: go on without, as it. */
-	if (chardev->fds && chardev->fds->inherited)
-		return true;
-	return socket_connect_now(chardev, error);
+	return chardev->config.reconnect_ms || socket_connect_now(chardev, error);
 }
 
 static bool socket_open(struct chardev *chardev, GError **error)
@@ -442,10 +524,7 @@ static void socket_close(struct chardev *chardev, bool owner)
 	chardev_withdraw(chardev, "connection");
 	chardev_withdraw(chardev, "listener");
 	fd_close(&s->listen_fd);
-	if (s->addrs && chardev->config.path)
-		g_free(s->addrs);
-	else if (s->addrs)
-		freeaddrinfo(s->addrs);
+	socket_free_addrs(&chardev->config, s->addrs);
 	g_free(s);
 	chardev->priv = NULL;
 }

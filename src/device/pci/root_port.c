@@ -160,6 +160,15 @@ static bool root_port_capture(struct device *dev, GError **error)
 	return true;
 }
 
+static void root_port_at_rest(struct device *dev, void *state)
+{
+	struct root_port *port = (struct root_port *)dev;
+	struct root_port_state *copy = state;
+
+	copy->pci.config[port->express + SLOT_STATUS] =
+		pci_bus_empty(port->fn.secondary) ? 0 : SLOT_STATUS_PRESENCE;
+}
+
 /* What was captured is compared with what is here: both know of what is behind. */
 static bool root_port_apply(struct device *dev, GError **error)
 {
@@ -192,6 +201,7 @@ const struct device_ops root_port_ops = {
 	.realize = root_port_realize,
 	.reset = root_port_reset,
 	.capture = root_port_capture,
+	.at_rest = root_port_at_rest,
 	.apply = root_port_apply,
 	.unrealize = root_port_unrealize,
 };

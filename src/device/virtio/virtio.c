@@ -501,6 +501,16 @@ bool virtio_capture(struct device *dev, GError **error)
 	return true;
 }
 
+void virtio_at_rest(struct device *dev, void *state)
+{
+	struct virtio_state *vs = &((struct virtio_pci_state *)state)->virtio;
+
+	for (uint32_t q = 0; q < vs->n_queues; q++) {
+		vs->queues[q].last_avail = vs->queues[q].used_idx;
+		vs->queues[q].n_shelved = 0;
+	}
+}
+
 static bool virtio_apply_queue(struct virtio_device *vdev, uint32_t q, GError **error)
 {
 	const struct virtqueue_state *s = &vdev->vs->queues[q];

@@ -240,6 +240,9 @@ void virtio_resume(struct device *dev);
 /** virtio_capture() - device_ops.capture. */
 bool virtio_capture(struct device *dev, GError **error);
 
+/** virtio_at_rest() - device_ops.at_rest: what was popped was not. */
+void virtio_at_rest(struct device *dev, void *state);
+
 /** virtio_apply() - device_ops.apply; false if the state is of another device. */
 bool virtio_apply(struct device *dev, GError **error);
 

@@ -566,6 +566,7 @@ const struct device_ops virtio_blk_ops = {
 	.quiesce = virtio_quiesce,
 	.resume = virtio_resume,
 	.capture = virtio_blk_capture,
+	.at_rest = virtio_blk_at_rest,
 	.apply = virtio_blk_apply,
 	.unrealize = virtio_blk_unrealize,
 };

@@ -226,6 +226,12 @@ bool virtio_blk_capture(struct device *dev, GError **error)
 	return virtio_capture(dev, error);
 }
 
+void virtio_blk_at_rest(struct device *dev, void *state)
+{
+	((struct virtio_blk_state *)state)->n_shelved = 0;
+	virtio_at_rest(dev, state);
+}
+
 static bool blk_apply_shelved(struct virtio_blk *blk, GError **error)
 {
 	const struct virtio_blk_state *s = &blk->state;

@@ -154,8 +154,9 @@ void blk_set_writeback(struct virtio_blk *blk, bool on);
 /** blk_resized() - block_user.resized. */
 void blk_resized(void *opaque, uint64_t end_bytes);
 
-/** virtio_blk_capture(), virtio_blk_apply() - Of device_ops. */
+/** virtio_blk_capture(), virtio_blk_at_rest(), virtio_blk_apply() - Of device_ops. */
 bool virtio_blk_capture(struct device *dev, GError **error);
+void virtio_blk_at_rest(struct device *dev, void *state);
 bool virtio_blk_apply(struct device *dev, GError **error);
 
 /* virtio_blk_error.c; the device's lock is held */

@@ -561,6 +561,7 @@ const struct device_ops virtio_serial_ops = {
 	.quiesce = virtio_quiesce,
 	.resume = virtio_resume,
 	.capture = virtio_capture,
+	.at_rest = virtio_at_rest,
 	.apply = virtio_serial_apply,
 	.unrealize = virtio_serial_unrealize,
 };

@@ -269,6 +269,7 @@ const struct device_ops virtio_rng_ops = {
 	.quiesce = virtio_quiesce,
 	.resume = virtio_resume,
 	.capture = virtio_capture,
+	.at_rest = virtio_at_rest,
 	.apply = virtio_apply,
 	.unrealize = virtio_rng_unrealize,
 };

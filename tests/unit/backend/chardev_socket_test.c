@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 
+#include "base/file.h"
 #include "state/state.h"
 
 struct fixture {
@@ -385,8 +386,39 @@ static void test_reopen_on_cpr(struct fixture *f, gconstpointer data)
 	f->config.reopen_on_cpr = true;
 	c = open_chardev(&f->config, &f->fds);
 	store = hand_over(&f->fds);
-	g_assert_cmpuint(fdstore_count(store), ==, 0);
+	/* Not as the chardev's own, which would cross to another process, too. */
+	g_assert_cmpuint(fdstore_count(store), ==, 1);
+	g_assert_nonnull(fdstore_find(store, "reopen/ser/listener"));
+	g_assert_null(chardev_reopening_new(c));
 	fdstore_free(store);
+}
+
+/* A client is connected a second time, while the first connection goes on. */
+static void test_client_reopens(struct fixture *f, gconstpointer data)
+{
+	autofd int listener = file_make_socket(f->path, false, NULL, NULL), first = -1, second = -1,
+		   taken = -1;
+	autoptr(chardev) c = NULL;
+	struct chardev_reopening *r;
+	struct fdstore *store = fdstore_new();
+
+	g_assert_cmpint(listen(listener, 2), ==, 0);
+	g_assert_true(fd_set_nonblock(listener, false));
+	f->config.server = false;
+	f->config.reopen_on_cpr = true;
+	c = open_chardev(&f->config, &f->fds);
+	first = accept(listener, NULL, NULL);
+	r = chardev_reopening_new(c);
+	g_assert_true(chardev_reopening_connect(r, NULL));
+	second = accept(listener, NULL, NULL);
+	g_assert_true(chardev_reopening_offer(r, store, NULL));
+	taken = fdstore_take(store, "reopen/ser/connection", FD_STREAM, NULL);
+	g_assert_cmpint(write(taken, "x", 1), ==, 1);
+	chardev_reopening_free(r);
+	fdstore_free(store);
+	fd_close(&taken);
+	WAIT_FOR(recv(second, &(char){0}, 1, MSG_DONTWAIT | MSG_PEEK) == 1);
+	g_assert_cmpint(recv(first, &(char){0}, 1, MSG_DONTWAIT), ==, -1);
 }
 
 #define TEST(path_, fn_) g_test_add(path_, struct fixture, NULL, setup, fn_, teardown)
@@ -408,5 +440,6 @@ int main(int argc, char **argv)
 	TEST("/chardev/socket/takeover", test_takeover);
 	TEST("/chardev/socket/rollback", test_rollback);
 	TEST("/chardev/socket/reopen-on-cpr", test_reopen_on_cpr);
+	TEST("/chardev/socket/client-reopens", test_client_reopens);
 	return g_test_run();
 }

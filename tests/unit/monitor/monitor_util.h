@@ -192,7 +192,7 @@ static inline void bed_succeed(struct bed *old, struct bed *new, struct fdstore 
 	struct vm_config *config;
 
 	old->update->active = true;
-	g_assert_true(old->update->extra.save(old->update->extra.opaque, writer, &error));
+	g_assert_true(old->update->extra.save(old->update->extra.opaque, writer, false, &error));
 	bytes = state_writer_finish(writer, &error);
 	g_assert_no_error(error);
 	*store = hand_over(update_fds(old->update));

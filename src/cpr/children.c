@@ -1,0 +1,53 @@
+// Children that are still to be reaped, if need be by the program after the next exec.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpr/children.h"
+
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+
+/** struct reaping - One child that is waited for; @children: where its pid is listed */
+struct reaping {
+	GArray *children;
+	pid_t pid;
+};
+
+void children_remove(GArray *children, pid_t pid)
+{
+	for (guint i = 0; i < children->len; i++)
+		if (g_array_index(children, pid_t, i) == pid)
+			g_array_remove_index(children, i--);
+}
+
+void children_add(GArray *children, pid_t pid)
+{
+	children_remove(children, pid);
+	g_array_append_val(children, pid);
+}
+
+static gboolean gone(int fd, GIOCondition condition, void *opaque)
+{
+	struct reaping *reaping = opaque;
+
+	(void)waitpid(reaping->pid, NULL, WNOHANG);
+	children_remove(reaping->children, reaping->pid);
+	g_array_unref(reaping->children);
+	g_free(reaping);
+	close(fd);
+	return G_SOURCE_REMOVE;
+}
+
+void children_reap(GArray *children, pid_t pid)
+{
+	int fd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+	struct reaping *reaping;
+
+	if (fd < 0)
+		return;
+	reaping = g_new(struct reaping, 1);
+	*reaping = (struct reaping){g_array_ref(children), pid};
+	children_add(children, pid);
+	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, gone, reaping));
+}

@@ -1,0 +1,20 @@
+// Children that are still to be reaped, if need be by the program after the next exec.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+#include <glib.h>
+
+/**
+ * children_add() - List a child that will end
+ * @children:	pid_t of everyone who is still to be reaped: an exec that comes before that must hand
+ *		them on
+ */
+void children_add(GArray *children, pid_t pid);
+
+/** children_remove() - It was reaped. */
+void children_remove(GArray *children, pid_t pid);
+
+/** children_reap() - Reap @pid, which is listed already or now, from the main loop once it has ended; a
+ * reference to @children is kept.  No-op for one that is no child. */
+void children_reap(GArray *children, pid_t pid);

@@ -1,0 +1,240 @@
+# Every stage of an exec, failed in every way: one outcome each, as docs/live-update.md says it.
+# SPDX-License-Identifier: Apache-2.0
+import signal
+
+import pytest
+
+from qmp import QmpError
+from test_faults import stages
+from vm import MOLT, Serial, wait_for_change, wait_processes
+
+SECONDS = 90
+
+# Where the guest is afterwards: in its process, in the guardian's, or nowhere (it died with its process).
+SAME, GUARDIAN, NOWHERE = "same PID", "guardian's PID", "nowhere"
+
+# What the old program's stages come to: fault -> (where, result, reason).
+BEFORE_PAUSE = {  # open .. pause: the guest was never stopped
+    "error": (SAME, "unchanged", "fault injected into {stage}"),
+    "stall": (SAME, "unchanged", "{stage}: no answer"),
+    "kill": (NOWHERE, None, None), "exit": (NOWHERE, None, None), "abort": (NOWHERE, None, None),
+}
+IN_PAUSE = {  # switchover .. export
+    "error": (SAME, "rolled-back", "fault injected into {stage}"),
+    "stall": (SAME, "rolled-back", "{stage}: no answer"),
+    "kill": (NOWHERE, None, None), "exit": (NOWHERE, None, None), "abort": (NOWHERE, None, None),
+}
+ARMED = {  # commit: there is a state to go on with
+    "error": (SAME, "rolled-back", "fault injected into {stage}"),
+    "stall": (SAME, "rolled-back", "{stage}: no answer"),
+    "hang": (GUARDIAN, "rolled-back", "hung before it took the guest"),
+    "kill": (GUARDIAN, "rolled-back", "ended before it took the guest"),
+    "exit": (GUARDIAN, "rolled-back", "ended before it took the guest"),
+    "abort": (GUARDIAN, "rolled-back", "ended before it took the guest"),
+}
+OLD = {"commit": ARMED}
+OLD.update(dict.fromkeys(("open", "reopen", "rehearse", "way-back", "file", "guardian", "pause"),
+                         BEFORE_PAUSE))
+OLD.update(dict.fromkeys(("switchover", "quiesce", "save", "store", "export"), IN_PAUSE))
+
+# The rehearsal: a child, while the guest runs.
+REHEARSAL = {
+    "error": "fault injected into {stage}", "stall": "does not come to its end",
+    "hang": "no answer within", "kill": "killed by signal 9", "exit": "ended with status 3",
+    "abort": "killed by signal 6",
+}
+
+# The new program, up to the moment before it takes the guest.
+NEW = {
+    "error": (SAME, "rolled-back", "fault injected into {stage}"),
+    "stall": (SAME, "rolled-back", "{stage}: no answer"),
+    "hang": (SAME, "rolled-back", "did not get on"),
+    "kill": (GUARDIAN, "rolled-back", "ended before it took the guest"),
+    "exit": (GUARDIAN, "rolled-back", "ended before it took the guest"),
+    "abort": (SAME, "rolled-back", "SIGABRT"),
+}
+
+
+def names(table):
+    return [stage for _, stage, _ in stages(table)]
+
+
+def test_the_table_is_whole():
+    assert set(names("exec-source")) == set(OLD)
+
+
+def follow_guardian(vm):
+    """The process has died; the guardian goes on with guest and monitors, under its own PID."""
+    vm.qmp.close()
+    vm.connect()
+    info = vm.qmp.wait_status(("failed",), SECONDS)
+    pid = info["update-record"]["old-pid"]
+    assert pid != vm.pid, info
+    vm.adopt(pid)
+    return info
+
+
+def assert_outcome(vm, stage, where, result, reason):
+    """@where the guest is, and what the update says of itself; the next update works."""
+    if where != SAME:
+        vm.wait_exit(SECONDS)
+    if where == NOWHERE:
+        wait_processes(vm, [])
+        return
+    info = follow_guardian(vm) if where == GUARDIAN else vm.qmp.wait_status(("failed",), SECONDS)
+    assert info["update-record"]["result"] == result, info
+    assert reason.format(stage=stage) in info["error-desc"], info
+    assert vm.qmp.cmd("query-status")["running"]
+    vm.shared.assert_running(60)
+    assert vm.shared.errors == 0
+    wait_processes(vm, [vm.pid])
+
+
+def migrate(vm):
+    """The command; its reply may be the failure, or not come."""
+    try:
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    except (QmpError, EOFError, ConnectionError):
+        pass
+
+
+@pytest.mark.parametrize("fault", ["error", "stall", "hang", "kill", "exit", "abort"])
+@pytest.mark.parametrize("stage", OLD)
+def test_old_program(vms, stage, fault):
+    if fault not in OLD[stage]:
+        pytest.skip("it stands still with the guest in its hands: an operator's matter")
+    vm = vms(env={"MOLT_FAULT": f"exec-source:{stage}:{fault}"})
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    migrate(vm)
+    assert_outcome(vm, stage, *OLD[stage][fault])
+    # Where the guardian went on, the fault is in its environment still.
+    if OLD[stage][fault][0] == SAME:
+        assert vm.open_fds() == before
+        vm.exec()
+        vm.shared.assert_running()
+
+
+def faulty(vm, tmp_path, table, stage, fault):
+    """The command of a program with a fault in it."""
+    wrapper = tmp_path / "next"
+    wrapper.write_text(f"#!/bin/sh\nMOLT_FAULT={table}:{stage}:{fault}\nexport MOLT_FAULT\n"
+                       f"exec {MOLT} \"$@\"\n")
+    wrapper.chmod(0o755)
+    return [str(wrapper), *vm.argv[1:], "-incoming", f"file:{vm.tmp}/state"]
+
+
+@pytest.mark.parametrize("stage", names("exec-rehearsal"))
+def test_rehearsal(vms, tmp_path, stage):
+    """One VM meets them all: the guest never stops, and nothing is left of any of them."""
+    vm = vms()
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    for fault, reason in REHEARSAL.items():
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+                   cpr_exec_command=faulty(vm, tmp_path, "exec-rehearsal", stage, fault))
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+        assert_outcome(vm, stage, SAME, "unchanged", reason)
+        assert vm.open_fds() == before
+        assert vm.children() == []
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+    vm.shared.assert_running()
+
+
+def test_way_back_rehearsed(vms, tmp_path):
+    """The new program would do, but this one could not come back to: it is refused all the same."""
+    vm = vms(env={"MOLT_FAULT": "exec-rehearsal:build:error"})
+    vm.shared.wait_started()
+    wrapper = tmp_path / "next"
+    wrapper.write_text(f"#!/bin/sh\nunset MOLT_FAULT\nexec {MOLT} \"$@\"\n")
+    wrapper.chmod(0o755)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[str(wrapper), *vm.argv[1:]])
+    vm.qmp.cmd("migrate")
+    assert_outcome(vm, "build", SAME, "unchanged", "there would be no way back")
+
+
+# "sessions" never waits; if it could, monitors would greet their clients a second time.
+@pytest.mark.parametrize("stage,fault", [
+    (stage, fault) for stage in names("exec-target") for fault in NEW
+    if (stage, fault) != ("sessions", "stall")])
+def test_new_program(vms, tmp_path, stage, fault):
+    """The serial line, its client connected all the while, loses nothing either."""
+    path = str(tmp_path / "com1")
+    vm = vms(kernel="heartbeat", append="spin=200",
+             args=["-S", "-serial", f"unix:{path},server=on,wait=off"])
+    line = Serial(path)
+    vm.qmp.cmd("cont")
+    line.wait_for(b"HB 3\n")
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=faulty(vm, tmp_path, "exec-target", stage, fault))
+    migrate(vm)
+    assert_outcome(vm, stage, *NEW[fault])
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+    vm.shared.assert_running(60)
+    wait_processes(vm, [vm.pid])
+    seen = len(line.text)
+    line.wait_for(b"\nHB %d" % (len(line.text.split(b"HB ")) + 5), 60)
+    assert len(line.text) > seen
+    numbers = [int(n[3:]) for n in line.text.split(b"\n")[:-1] if n.startswith(b"HB ")]
+    assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
+
+
+def exec_into_window(vm):
+    """The new program is up and waits for migrate-incoming."""
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[*vm.argv, "-incoming", "defer"])
+    vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    vm.qmp.wait_status(("device", "failed"), SECONDS)
+    while vm.qmp.cmd("query-status")["status"] != "inmigrate":
+        assert vm.qmp.cmd("query-migrate")["status"] != "failed", vm.log_text()
+        wait_for_change(None, 0.005)
+
+
+@pytest.mark.parametrize("number,where,reason", [
+    (signal.SIGKILL, GUARDIAN, "ended before it took the guest"),
+    (signal.SIGSEGV, SAME, "SIGSEGV"), (signal.SIGBUS, SAME, "SIGBUS")])
+def test_window_killed(vms, number, where, reason):
+    vm = vms()
+    exec_into_window(vm)
+    vm.shared.assert_stopped()
+    vm.process.send_signal(number)
+    assert_outcome(vm, "", where, "rolled-back", reason)
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+    wait_processes(vm, [vm.pid])
+
+
+@pytest.mark.parametrize("how", ["quit", "SIGTERM"])
+def test_window_ended(vms, how):
+    """Told to end, it ends, and the guest with it: nobody brings it back."""
+    vm = vms()
+    exec_into_window(vm)
+    if how == "quit":
+        vm.quit()
+    else:
+        vm.process.terminate()
+        vm.wait_exit()
+    wait_processes(vm, [])
+
+
+@pytest.mark.parametrize("seconds", [13])
+def test_frozen_after_the_mark(vms, tmp_path, seconds):
+    """The new program stands still right after it took the guest, for longer than any patience: it is
+    the guest's, whatever the guardian thinks."""
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=faulty(vm, tmp_path, "exec-target", "taken", "stop"))
+    vm.qmp.send("migrate", uri=f"file:{vm.tmp}/state")
+    vm.wait_stopped(SECONDS)
+    wait_for_change(None, seconds)
+    vm.process.send_signal(signal.SIGCONT)
+    vm.qmp.reply(SECONDS)
+    assert vm.qmp.wait_status(("completed", "failed"), SECONDS)["status"] == "completed"
+    vm.shared.assert_running()
+    wait_processes(vm, [vm.pid])

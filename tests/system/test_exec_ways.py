@@ -1,0 +1,217 @@
+# What an exec used to trip over: each either works, or is refused before the guest is stopped.
+# SPDX-License-Identifier: Apache-2.0
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+
+import pytest
+
+from qmp import QmpError
+from vm import MOLT, wait_for_change, wait_for_socket, wait_processes
+
+SECONDS = 90
+
+
+def refused(vm, words, **arguments):
+    """A migrate that comes to nothing, the guest running all the while in its process."""
+    before = vm.open_fds()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    try:
+        vm.qmp.cmd("migrate", **arguments)
+    except QmpError:
+        pass
+    info = vm.qmp.wait_status(("failed", "completed"), SECONDS)
+    assert info["status"] == "failed" and words in info["error-desc"], info
+    assert info["update-record"]["result"] == "unchanged", info
+    vm.shared.assert_running(30)
+    wait_processes(vm, [vm.pid])
+    assert vm.open_fds() == before
+
+
+def test_image_without_a_size(vms, tmp_path):
+    image = tmp_path / "a.img"
+    image.write_bytes(bytes(1 << 20))
+    vm = vms(args=["-drive", f"file={image},format=raw,if=virtio"])
+    vm.shared.wait_started()
+    os.truncate(image, 0)
+    try:
+        vm.exec()
+        assert vm.qmp.cmd("query-migrate")["status"] == "completed"
+    except AssertionError:
+        assert vm.qmp.cmd("query-migrate")["update-record"]["result"] == "unchanged"
+    vm.shared.assert_running(30)
+    wait_processes(vm, [vm.pid])
+
+
+def listener(path):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    sock.listen(4)
+    sock.settimeout(30)
+    return sock
+
+
+def test_client_whose_name_is_gone(vms):
+    """A connection that came over needs no name server."""
+    hosts = pathlib.Path("/etc/hosts")
+    before = hosts.read_text()
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(30)
+    try:
+        hosts.write_text(before + "127.0.0.1 molt-test-peer\n")
+        vm = vms(args=["-chardev", f"socket,id=c,host=molt-test-peer,port={server.getsockname()[1]}",
+                       "-serial", "chardev:c"])
+        peer, _ = server.accept()
+        vm.shared.wait_started()
+        hosts.write_text(before)
+        vm.exec()
+        vm.shared.assert_running(30)
+        peer.close()
+    except PermissionError:
+        pytest.skip("/etc/hosts cannot be written")
+    finally:
+        if hosts.read_text() != before:
+            hosts.write_text(before)
+
+
+def test_reopening_client(vms, tmp_path):
+    """It is connected anew before the guest is stopped; without a peer the update is refused."""
+    path = str(tmp_path / "peer")
+    server = listener(path)
+    vm = vms(args=["-chardev", f"socket,id=c,path={path},reopen-on-cpr=on", "-serial",
+                   "chardev:c"])
+    first, _ = server.accept()
+    vm.shared.wait_started()
+    vm.exec()
+    second, _ = server.accept()
+    first.settimeout(30)
+    while first.recv(4096):
+        pass  # until it is closed
+    vm.shared.assert_running(30)
+    server.close()
+    refused(vm, "reopen/c/connection", uri=f"file:{vm.tmp}/s")
+    second.close()
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_reopening_server(vms, tmp_path, kind):
+    """Its socket stays, under any PID; its client has to come again."""
+    path = str(tmp_path / "srv")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    where = f"path={path}" if kind == "unix" else f"host=127.0.0.1,port={port}"
+    vm = vms(args=["-chardev", f"socket,id=c,{where},server=on,wait=off,reopen-on-cpr=on",
+                   "-serial", "chardev:c"])
+    vm.shared.wait_started()
+
+    def connect():
+        sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+        sock.settimeout(30)
+        sock.connect(path if kind == "unix" else ("127.0.0.1", port))
+        return sock
+    client = connect()
+    for _ in range(2):
+        vm.exec()
+        while client.recv(4096):
+            pass
+        client = connect()
+    vm.shared.assert_running(30)
+
+
+def test_state_file_that_cannot_be(vms, tmp_path):
+    vm = vms()
+    vm.shared.wait_started()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    refused(vm, "fifo", uri=f"file:{fifo}")
+    refused(vm, "/does/not/exist", uri="file:/does/not/exist/state")
+    refused(vm, "/dev/full", uri="file:/dev/full")
+    vm.exec()
+
+
+def test_file_size_limit(vms, tmp_path):
+    """RLIMIT_FSIZE ends as a refusal, not as SIGXFSZ."""
+    vm = vms()
+    vm.shared.wait_started()
+    resource.prlimit(vm.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+    refused(vm, "File too large", uri=f"file:{tmp_path}/state")
+    assert not (tmp_path / "state").exists()
+    resource.prlimit(vm.pid, resource.RLIMIT_FSIZE,
+                     (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    vm.exec()
+
+
+def test_state_file_is_written(vms, tmp_path):
+    """Mode 0600, whole once it is written; what was there keeps nothing."""
+    vm = vms()
+    vm.shared.wait_started()
+    state = tmp_path / "state"
+    state.write_bytes(b"x" * (4 << 20))
+    state.chmod(0o600)
+    vm.exec(uri=f"file:{state}")
+    while state.stat().st_size >= 1 << 20 or state.read_bytes()[:1] == b"x":
+        wait_for_change(None, 0.01)
+    assert int.from_bytes(state.read_bytes()[8:16], "little") or state.stat().st_size
+    vm.shared.assert_running(30)
+
+
+def test_cancel_of_a_rehearsal(vms, tmp_path):
+    """The program that rehearses hangs; the monitor answers, and migrate_cancel ends it at once."""
+    vm = vms()
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=["/bin/sleep", "1000"])
+    vm.qmp.cmd("migrate")
+    assert vm.qmp.cmd("query-status")["running"]
+    vm.qmp.cmd("migrate_cancel")
+    assert vm.qmp.wait_status(("cancelled", "failed"))["status"] == "cancelled"
+    while vm.children():
+        wait_for_change(None, 0.01)
+    assert vm.open_fds() == before
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+
+
+@pytest.mark.parametrize("value", ["3", "99", "0:", "5:00112233445566778899aabbccddeeff", "x"])
+def test_stray_variables(value):
+    """A variable that names no envelope starts nothing, and takes nothing over."""
+    result = subprocess.run([MOLT, "-nodefaults", "-display", "none"], capture_output=True,
+                            text=True, timeout=60, env=dict(os.environ, MOLT_CPR_EXEC=value))
+    assert result.returncode == 1 and "MOLT_CPR_EXEC" in result.stderr, result
+
+
+def test_new_monitor_comes_afterwards(vms, tmp_path):
+    """A monitor that only the new command line has is opened once the guest runs."""
+    vm = vms()
+    vm.shared.wait_started()
+    path = str(tmp_path / "new.qmp")
+    vm.exec(command=[*vm.argv, "-qmp", f"unix:{path},server=on,wait=off"])
+    wait_for_socket(path)
+    vm.shared.assert_running(30)
+
+
+def test_stopped_long_before_the_mark(vms):
+    """Stopped for longer than the guardian's patience before it took the guest: it is called back."""
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[*vm.argv, "-incoming", f"file:{vm.tmp}/s"])
+    path = pathlib.Path(vm.tmp) / "next"
+    path.write_text(f"#!/bin/sh\nMOLT_FAULT=exec-target:load:stop\nexport MOLT_FAULT\n"
+                    f"exec {MOLT} \"$@\"\n")
+    path.chmod(0o755)
+    vm.qmp.cmd("migrate-set-parameters",
+               cpr_exec_command=[str(path), *vm.argv[1:], "-incoming", f"file:{vm.tmp}/s"])
+    vm.qmp.send("migrate", uri=f"file:{vm.tmp}/s")
+    vm.wait_stopped(SECONDS)
+    vm.wait_exit(SECONDS)
+    vm.qmp.close()
+    vm.connect()
+    info = vm.qmp.wait_status(("failed",), SECONDS)
+    assert "hung before it took the guest" in info["error-desc"], info
+    vm.adopt(info["update-record"]["old-pid"])
+    vm.shared.assert_running(30)
+    wait_processes(vm, [vm.pid])
