@@ -219,10 +219,13 @@ bool virtio_blk_capture(struct device *dev, GError **error)
 	struct virtio_blk *blk = (struct virtio_blk *)dev;
 	struct virtio_blk_state *s = &blk->state;
 
+	/* A rehearsal captures while the I/O thread works. */
+	g_mutex_lock(&dev->lock);
 	s->n_shelved = 0;
 	for (const struct blk_slot *slot = blk->shelved; slot; slot = slot->next)
 		s->shelved[s->n_shelved++] = slot->q << 16 | slot->chain.head;
 	s->flush_error = block_queue_flush_error(blk->queue);
+	g_mutex_unlock(&dev->lock);
 	return virtio_capture(dev, error);
 }
 
