@@ -307,9 +307,11 @@ void sink_prepend(struct sink *sink, const uint8_t *buf, size_t len)
 	g_autofree uint8_t *old = NULL;
 	size_t n, old_len, kept;
 
+	if (len == 0)
+		return;
 	g_mutex_lock(&sink->lock);
 	old_len = sink->len;
-	old = g_malloc(old_len);
+	old = g_malloc(MAX(old_len, 1));
 	buffer_get(sink, old, old_len);
 	sink->start = sink->len = 0;
 	n = MIN(len, sink->size);
