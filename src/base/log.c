@@ -19,6 +19,9 @@
 /* How long exit() waits for a reader. */
 #define LOG_EXIT_MS 200
 
+/* How often it does so again where the reader has room and only the writer is late. */
+#define LOG_EXIT_TRIES 20
+
 /* Sources whose suppressed messages are counted at the same time. */
 #define LOG_FLOODS 8
 
@@ -309,9 +312,19 @@ static void in_child(void)
 	pthread_mutex_unlock(&queue.lock);
 }
 
+/* Whether it is not the reader that the writer waits for, but its turn on a processor. */
+static bool reader_reads(void)
+{
+	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void at_exit(void)
 {
-	log_flush(LOG_EXIT_MS);
+	for (int i = 0; i < LOG_EXIT_TRIES; i++)
+		if (log_flush(LOG_EXIT_MS) || !reader_reads())
+			return;
 }
 
 static void init_once(void)
@@ -362,8 +375,9 @@ static void G_GNUC_PRINTF(3, 0)
 	pthread_mutex_unlock(&queue.lock);
 }
 
-void log_flush(uint32_t ms)
+bool log_flush(uint32_t ms)
 {
+	bool all;
 	uint64_t deadline_ns = clock_deadline_ms(ms);
 	struct timespec until = {deadline_ns / NS_PER_SEC, deadline_ns % NS_PER_SEC};
 	int r = 0;
@@ -375,7 +389,9 @@ void log_flush(uint32_t ms)
 		pthread_cond_signal(&queue.work);
 		r = pthread_cond_timedwait(&queue.done, &queue.lock, &until);
 	}
+	all = queue.len == 0 && !queue.write_ns;
 	pthread_mutex_unlock(&queue.lock);
+	return all;
 }
 
 /* ---- messages ---- */

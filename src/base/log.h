@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
 
@@ -74,5 +75,6 @@ void log_rated(struct log_limit *limit, const char *fmt, ...) G_GNUC_PRINTF(2, 3
  *
  * Without waiting if the writer has been stuck for longer already.  At exit() it is called by
  * itself; before execve() and before stderr becomes another file by who does that.
+ * Return: whether it is.
  */
-void log_flush(uint32_t ms);
+bool log_flush(uint32_t ms);
