@@ -10,7 +10,7 @@
 #include "state/fd_paths.h"
 
 /* A successor that listens is there at once; a name server and a far one are given time. */
-#define CONNECT_MS 10000
+#define CONNECT_MS 8000
 
 /* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
 #define SWIFT_MS 20
@@ -396,22 +396,22 @@ static enum stage_result ts_loaded(void *ctx, GError **error)
 static enum stage_result ts_commit(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	struct owner *owner = ts->base.update->owner;
 
-	json_t *go =
-		json_pack("{s:I}", "paused-at-ns", (json_int_t)ts->base.update->record->paused_ns);
-
-	owner_release(owner);
-	if (link_send(ts->cpr, FRAME_GO, go, error))
-		return STAGE_DONE;
-	/* Who never got the word may have found the lock free all the same. */
-	if (owner_reclaim(owner, ts->base.attempt) == OWNER_OURS)
-		return STAGE_FAILED;
-	g_clear_error(error);
+	owner_release(ts->base.update->owner);
 	return STAGE_DONE;
 }
 
 /* ---- after the commit ---- */
+
+/* One that has gone cannot hear it: the hang-up will tell, and then the owner page. */
+static enum stage_result ts_go(void *ctx, GError **error)
+{
+	struct transfer_source *ts = ctx;
+	json_int_t paused_ns = ts->base.update->record->paused_ns;
+
+	(void)link_send(ts->cpr, FRAME_GO, json_pack("{s:I}", "paused-at-ns", paused_ns), NULL);
+	return STAGE_DONE;
+}
 
 /* Whether the guest has stood for as long as was agreed. */
 static bool limit_is_over(const struct stage_run *run)
@@ -477,7 +477,7 @@ static void ts_stop_waiting(void *ctx)
 
 /* clang-format off */
 static const struct stage transfer_source_stages[] = {
-	{ "connect",    15000,  false, ts_connect,        ts_disconnect },
+	{ "connect",    10000,  false, ts_connect,        ts_disconnect },
 	{ "hello",      5000,   false, ts_hello,          NULL },
 	{ "offer",      10000,  false, ts_offer,          NULL },
 	{ "fds",        0,      false, ts_fds,            NULL },
@@ -485,7 +485,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "ready",      60000,  false, ts_ready,          NULL },
 	{ "main",       0,      false, ts_main,           NULL },
 	{ "window",     0,      false, ts_window,         NULL },
-	{ "join",       15000,  false, ts_join,           ts_leave },
+	{ "join",       10000,  false, ts_join,           ts_leave },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    6000,   false, source_quiesce,    source_unquiesce },
@@ -493,6 +493,7 @@ static const struct stage transfer_source_stages[] = {
 	{ "state",      0,      false, ts_state,          NULL },
 	{ "loaded",     2000,   false, ts_loaded,         NULL },
 	{ "commit",     0,      true,  ts_commit,         NULL },
+	{ "go",         0,      false, ts_go,             NULL },
 	{ "running",    0,      false, ts_running,        ts_stop_waiting },
 	{ "record",     0,      false, ts_record,         NULL },
 };

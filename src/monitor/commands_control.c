@@ -40,12 +40,22 @@ static json_t *run_cont(struct command_call *call, const json_t *args, GError **
 	return done(update_cont(call->update, error));
 }
 
-/* Why the guest cannot be asked for anything; false where it can. */
+/*
+ * Why the guest cannot be asked for anything; false where it can.  Its state may be on the way, which
+ * would not know; and before it is here, its RAM is somebody else's.
+ */
 static bool refuse_gone(struct command_call *call, GError **error)
 {
-	if (update_runstate(call->update) != RUNSTATE_POSTMIGRATE)
+	switch (update_runstate(call->update)) {
+	case RUNSTATE_POSTMIGRATE:
+		return !error_set_generic(error, "another process has taken over the guest");
+	case RUNSTATE_FINISH_MIGRATE:
+		return !error_set_generic(error, "There's a migration process in progress");
+	case RUNSTATE_INMIGRATE:
+		return !error_set_generic(error, "Guest is waiting for an incoming migration");
+	default:
 		return false;
-	return !error_set_generic(error, "another process has taken over the guest");
+	}
 }
 
 static json_t *run_reset(struct command_call *call, const json_t *args, GError **error)

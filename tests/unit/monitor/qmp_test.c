@@ -287,6 +287,13 @@ static void test_without_machine(void)
 		QMP_ERROR("GenericError", "no machine yet: waiting for the predecessor's offer"));
 	client_ask(&c, "{\"execute\":\"cont\"}", "{\"return\":{}}");
 	fake_update_machine_appears(bed.update);
+	/* Before the guest is here, and while its state is on the way, it cannot be asked. */
+	client_ask(&c, "{\"execute\":\"system_powerdown\"}",
+		   QMP_ERROR("GenericError", "Guest is waiting for an incoming migration"));
+	bed.update->runstate = RUNSTATE_FINISH_MIGRATE;
+	client_ask(&c, "{\"execute\":\"system_powerdown\"}",
+		   QMP_ERROR("GenericError", "There's a migration process in progress"));
+	bed.update->runstate = RUNSTATE_RUNNING;
 	client_ask(&c, "{\"execute\":\"system_powerdown\"}", "{\"return\":{}}");
 	g_assert_cmpstr(bed.update->calls->str, ==, "cont();powerdown();");
 	fake_machine_event(bed.update, MACHINE_EVENT_RESUME, NULL);

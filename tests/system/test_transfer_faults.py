@@ -1,0 +1,398 @@
+# What becomes of the guest when either process of a transfer fails, stands or dies, at every stage.
+# SPDX-License-Identifier: Apache-2.0
+"""The tables here are docs/live-update.md, section 5, stage by stage: one outcome a row.  The guest compares a
+register with RAM at every step, so that a second runner, or an old state, is seen (tests/guest/once.c).
+
+MOLT_SOAK is the number of kills, and of stops, at random moments; hundreds take a while."""
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from qmp import QmpError
+from vm import BUILD, wait_for_change, wait_for_socket
+
+STAGES = BUILD / "tests/tools/list_stages"
+SECONDS = 60
+SYS_PAUSE = "34 "
+REASONS = {"error": ("fault injected",), "stall": ("out of turn",)}
+ROUNDS = int(os.environ.get("MOLT_SOAK", "6"))
+
+# ---- the old process.  Stage: what its error or stall comes to, and its death or standstill. ----
+# old: the guest goes on in the old process, with this result.  new: in the new one, committed.
+# gone: it died with the old process, and the new one, which has no state, ends.
+# waits: the same, and the new one, which has not heard of an update, waits on.
+OLD = {
+    "connect": ("old unchanged", "waits"), "hello": ("old unchanged", "waits"),
+    "offer": ("old unchanged", "gone"), "fds": ("old unchanged", "gone"),
+    "rehearse": ("old unchanged", "gone"), "ready": ("old unchanged", "gone"),
+    "main": ("old unchanged", "gone"), "window": ("old unchanged", "gone"),
+    "join": ("old unchanged", "gone"), "pause": ("old unchanged", "gone"),
+    "switchover": ("old rolled-back", "gone"), "quiesce": ("old rolled-back", "gone"),
+    "save": ("old rolled-back", "gone"), "state": ("old rolled-back", "gone"),
+    "loaded": ("old rolled-back", "new"), "commit": ("old rolled-back", "new"),
+    "go": ("new", "new"), "running": ("new", "new"), "record": ("new", "new"),
+}
+
+# ---- the new process.  Stage: what its error or stall comes to, its death, its standstill. ----
+# none: there is no update.  lost: it died with the guest in its hands; the old one says so and stays stopped.
+# holds: it stands with the guest in its hands, and the old one leaves it that.  ends: as old, by migrate_cancel,
+# where a manager is waited for.
+NEW = {
+    "listen": ("none", "none", "none"),
+    "hello": ("old unchanged", "old unchanged", "old unchanged"),
+    "offer": ("old unchanged", "old unchanged", "old unchanged"),
+    "fds": ("old unchanged", "old unchanged", "old cancelled"),
+    "build": ("old unchanged", "old unchanged", "old cancelled"),
+    "populate": ("old unchanged", "old unchanged", "old cancelled"),
+    "rehearse": ("old unchanged", "old unchanged", "old cancelled"),
+    "ready": ("old unchanged", "old unchanged", "old cancelled"),
+    "main": ("old unchanged", "old unchanged", "old cancelled"),
+    "join": ("old unchanged", "old unchanged", "old unchanged"),
+    "state": ("old unchanged", "old unchanged", "old unchanged"),
+    "load": ("old rolled-back", "old rolled-back", "old rolled-back"),
+    "loaded": ("old rolled-back", "old rolled-back", "old rolled-back"),
+    "commit": ("old rolled-back", "old rolled-back", "old rolled-back"),
+    "run": ("new", "lost", "holds"), "running": ("new", "lost", "holds"),
+    "record": ("new", "gone-after", "new"),
+}
+
+
+def stages(table):
+    if not STAGES.exists():
+        return []
+    lines = subprocess.run([STAGES], capture_output=True, text=True, check=True).stdout.split("\n")
+    return [line.split()[1] for line in lines if line.startswith(table + " ")]
+
+
+def rows(table, outcomes, kinds):
+    return [(stage, fault, outcomes[stage][column]) for stage in stages(table)
+            for column, faults in enumerate(kinds) for fault in faults
+            # What comes right after the commit cannot fail, it can only wait.
+            if (table, fault) != ("transfer-source", "error") or stage not in ("go", "running")]
+
+
+def assert_goes_on(vm, shared):
+    """@vm says that it runs the guest, the guest does, and nobody ever ran it twice."""
+    if not vm.qmp:
+        vm.connect()
+    assert vm.qmp.cmd("query-status")["running"] is True
+    shared.assert_running(30)
+    assert shared.errors == 0, f"at {shared.detail(0)} of {shared.counter}"
+
+
+def wait_owner(vm, shared, answers=True):
+    """Until @vm has the guest; it @answers, unless it was told to stand afterwards."""
+    end = time.monotonic() + SECONDS
+    while "took over" not in vm.log_text():
+        assert vm.alive() and time.monotonic() < end, vm.log_text()
+        wait_for_change(None, 0.02)
+    if answers:
+        assert_goes_on(vm, shared)
+    shared.assert_running(30)
+    assert shared.errors == 0
+
+
+def migrate(vm, new):
+    try:
+        vm.migrate_to(new)
+    except (QmpError, EOFError, ConnectionError):
+        pass  # an error before the first wait is the reply; one that dies has none
+
+
+def migrate_until_hung(vm, new):
+    """The old process stands in the stage that it was told to."""
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-transfer")
+    vm.qmp.send("migrate", channels=[
+        {"channel-type": kind, "addr": {"transport": "socket", "type": "unix", "path": path}}
+        for kind, path in (("main", new.main_path), ("cpr", new.cpr_path))])
+    end = time.monotonic() + SECONDS
+    while not pathlib.Path(f"/proc/{vm.pid}/syscall").read_text().startswith(SYS_PAUSE):
+        assert vm.alive() and time.monotonic() < end, vm.log_text()
+        wait_for_change(None, 0.02)
+
+
+def result(vm):
+    info = vm.qmp.wait_status(("failed", "completed", "cancelled"), SECONDS)
+    return info["update-record"]["result"], info
+
+
+def assert_next_works(vm, shared, **kwargs):
+    new = vm.transfer(timeout=SECONDS, **kwargs)
+    assert_goes_on(new, shared)
+
+
+@pytest.mark.parametrize("stage,fault,outcome",
+                         rows("transfer-source", OLD, (("error", "stall"), ("kill", "hang"))))
+def test_old(vms, stage, fault, outcome):
+    vm = vms(kernel="once", env={"MOLT_FAULT": f"transfer-source:{stage}:{fault}"})
+    shared = vm.shared
+    shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    if fault != "hang":
+        migrate(vm, new)
+    else:
+        migrate_until_hung(vm, new)
+        # While it stands before it unlocked, nobody takes the guest; afterwards the new one has it.
+        if stage in ("go", "running", "record"):
+            wait_owner(new, shared)
+        else:
+            assert new.alive() and "took over" not in new.log_text()
+        vm.process.kill()
+    if fault in ("kill", "hang"):
+        vm.wait_exit(SECONDS)
+    if outcome == "gone":
+        assert new.wait_exit(SECONDS) == 1
+        shared.assert_stopped()
+    elif outcome == "waits":
+        wait_for_socket(new.cpr_path)
+        assert new.alive() and new.qmp.cmd("query-status")["status"] == "inmigrate"
+    elif outcome == "new":
+        wait_owner(new, shared)
+        assert result(new)[0] == "committed"
+    else:
+        got, info = result(vm)
+        assert f"old {got}" == outcome, info
+        # What the new one sends to a process that does not expect it is a reason, too.
+        assert any(word in info["error-desc"] for word in REASONS[fault] + (stage,)), info
+        assert_goes_on(vm, shared)
+        if stage not in ("connect", "hello"):
+            assert new.wait_exit(SECONDS) == 1
+            assert_next_works(vm, shared)
+        else:
+            vm.migrate_to(new)  # it has not heard of the first attempt
+            wait_owner(new, shared)
+
+
+def cancel_hung(vm):
+    """Where a successor may take as long as it likes, it is the manager who ends it."""
+    end = time.monotonic() + 3
+    while vm.qmp.cmd("query-migrate")["status"] == "setup" and time.monotonic() < end:
+        wait_for_change(None, 0.05)
+    vm.qmp.cmd("migrate_cancel")
+    assert vm.qmp.wait_status(("cancelled",))["update-record"]["result"] == "unchanged"
+
+
+@pytest.mark.parametrize("stage,fault,outcome",
+                         rows("transfer-target", NEW, (("error", "stall"), ("kill",), ("hang",))))
+def test_new(vms, stage, fault, outcome):
+    vm = vms(kernel="once")
+    shared = vm.shared
+    shared.wait_started()
+    before = vm.open_fds()
+    new = vm.successor(env={"MOLT_FAULT": f"transfer-target:{stage}:{fault}"}, wait_qmp=False)
+    if outcome == "none":
+        if fault == "hang":
+            new.process.kill()
+        new.wait_exit(SECONDS)
+        assert_goes_on(vm, shared)
+        return
+    wait_for_socket(new.cpr_path, SECONDS)
+    migrate(vm, new)
+    if outcome == "new":
+        wait_owner(new, shared, fault != "hang")
+        if fault == "hang":
+            assert result(vm)[0] == "committed"
+        return
+    if outcome == "old cancelled":
+        cancel_hung(vm)
+    else:
+        got, info = result(vm)
+    if outcome in ("lost", "holds", "gone-after"):
+        assert got == ("lost" if outcome == "lost" else "committed"), info
+        assert vm.qmp.cmd("query-status")["status"] == "postmigrate"
+        with pytest.raises(QmpError):
+            vm.qmp.cmd("cont")
+        if outcome != "holds":
+            new.wait_exit(SECONDS)
+            shared.assert_stopped()
+        return
+    if outcome != "old cancelled":
+        assert f"old {got}" == outcome and info["error-desc"], info
+    assert_goes_on(vm, shared)
+    if fault == "hang":
+        new.process.kill()
+    new.wait_exit(SECONDS)
+    wait_for_change(None, 0.1)
+    assert vm.open_fds() == before
+    assert_next_works(vm, shared)
+
+
+# ---- one that stands and goes on: longer than each time-out, and then finds out by the word ----
+
+
+def paused_update(vms):
+    """A guest at pre-switchover, and its successor, which waits for the state."""
+    vm = vms(kernel="once")
+    vm.shared.wait_started()
+    vm.set_capabilities(pause_before_switchover=True)
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    return vm, new
+
+
+def test_new_stands_in_the_pause(vms):
+    """The old one goes on alone; the new one, with the state and an abort in its sockets, ends."""
+    vm, new = paused_update(vms)
+    new.process.send_signal(signal.SIGSTOP)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    got, info = result(vm)
+    assert got == "rolled-back" and "loaded" in info["error-desc"], info
+    assert_goes_on(vm, vm.shared)
+    # A second attempt, in whose pause the first one's successor wakes up.
+    late = new
+    vm.set_capabilities(pause_before_switchover=True)
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    late.process.send_signal(signal.SIGCONT)
+    assert late.wait_exit(SECONDS) == 1 and "took over" not in late.log_text()
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    wait_owner(new, vm.shared)
+
+
+@pytest.mark.parametrize("stage", ["loaded", "commit", "go", "running"])
+def test_old_dies_while_new_stands(vms, stage):
+    """State, hang-up and perhaps "go" lie in the new one's sockets when it goes on: it takes the guest."""
+    vm = vms(kernel="once", env={"MOLT_FAULT": f"transfer-source:{stage}:kill"})
+    vm.shared.wait_started()
+    vm.set_capabilities(pause_before_switchover=True)
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    if stage == "loaded":
+        new.process.send_signal(signal.SIGSTOP)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    vm.wait_exit(SECONDS)
+    if stage == "loaded":
+        vm.shared.assert_stopped()
+        new.process.send_signal(signal.SIGCONT)
+    wait_owner(new, vm.shared)
+    assert result(new)[0] == "committed"
+
+
+def test_new_stands_with_downtime_limit(vms):
+    """The agreed pause ends the wait for a successor that stands."""
+    vm, new = paused_update(vms)
+    vm.qmp.cmd("migrate_cancel")
+    new.wait_exit(SECONDS)
+    vm.qmp.cmd("migrate-set-parameters", **{"downtime-limit": 60000})
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    new.process.send_signal(signal.SIGSTOP)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    got, info = result(vm)
+    assert got == "rolled-back", info
+    assert_goes_on(vm, vm.shared)
+
+
+def test_requests_in_the_pause(vms):
+    """The state is on its way, and RAM is not the new one's yet: neither can be asked for anything."""
+    vm, new = paused_update(vms)
+    for process in (vm, new):
+        for command in ("system_reset", "system_powerdown"):
+            with pytest.raises(QmpError, match="migration"):
+                process.qmp.cmd(command)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    wait_owner(new, vm.shared)
+
+
+def test_old_stands_in_the_pause(vms):
+    """The new one waits for it, its monitor answers, and the update is done when it goes on."""
+    vm, new = paused_update(vms)
+    vm.process.send_signal(signal.SIGSTOP)
+    for _ in range(30):
+        assert new.qmp.cmd("query-status", timeout=5)["status"] == "inmigrate"
+        wait_for_change(None, 0.1)
+    vm.process.send_signal(signal.SIGCONT)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    wait_owner(new, vm.shared)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("whom", ["old", "new"])
+@pytest.mark.parametrize("what", ["kill", "stop"])
+def test_at_random(vms, whom, what, seed):
+    """A kill, or a stop of 0 to 12 s, at a random moment around the pause: never two, never none that could."""
+    rng = random.Random(f"{whom} {what} {seed}")
+    vm = vms(kernel="once")
+    shared = vm.shared
+    shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    victim, other = (vm, new) if whom == "old" else (new, vm)
+    vm.migrate_to(new)
+    if rng.random() < 0.7:
+        shared_stops(shared, rng)
+    time.sleep(rng.random() * 0.02)  # the moment itself, not a wait for something
+    if what == "kill":
+        victim.process.kill()
+        victim.wait_exit()
+    else:
+        victim.process.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + rng.choice((0, 0.5, 3, 12))
+        while time.monotonic() < end:
+            wait_for_change(None, 0.1)
+        victim.process.send_signal(signal.SIGCONT)
+    settle(vm, new, shared, victim if what == "kill" else None)
+    assert other.alive() or what == "stop" or whom == "old"
+
+
+def shared_stops(shared, rng):
+    """Until the guest stands still, or some seconds have passed: the pause is near."""
+    end = time.monotonic() + 3 + rng.random()
+    last = shared.counter
+    while time.monotonic() < end:
+        wait_for_change(None, 0.0005)
+        now = shared.counter
+        if now == last:
+            return
+        last = now
+
+
+def settle(vm, new, shared, dead):
+    """Who is left has the guest, unless it died with the other; in no case did two run it."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        before = shared.counter
+        wait_for_change(None, 0.1)
+        runs = shared.counter != before
+        assert shared.errors == 0, f"two runners, or an old state, at {shared.detail(0)}"
+        if dead is None and runs:
+            return
+        if dead is vm and not new.alive():
+            # It had no state to go on with; that it goes on with one is what the tables see to.
+            assert "took over" not in new.log_text()
+            return
+        if dead is new and "took over" in new.log_text():
+            assert vm.qmp.wait_status(("failed", "completed"), SECONDS)
+            return
+        if dead is not None and runs:
+            return
+    raise AssertionError(f"nobody runs the guest\n{vm.log_text()}\n{new.log_text()}")
+
+
+def test_cancel(vms):
+    """While the successor waits for its manager; the next attempt works."""
+    vm = vms(kernel="once")
+    vm.shared.wait_started()
+    new = vm.successor(defer=True)
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    vm.qmp.wait_status(("setup",))
+    vm.qmp.cmd("migrate_cancel")
+    assert vm.qmp.wait_status(("cancelled",))["update-record"]["result"] == "unchanged"
+    assert new.wait_exit(SECONDS) == 1
+    assert_goes_on(vm, vm.shared)
+    assert_next_works(vm, vm.shared)
