@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -23,6 +24,8 @@
 #define OWN_DESCRIPTORS 16
 /* What a device may add: its image, eventfds of its queues and vectors, counted largely. */
 #define PLUG_DESCRIPTORS 160
+/* Twice the state of a machine with every device and 64 vCPUs, a second KVM VM's, stacks of threads. */
+#define ADDRESS_SPACE (64U << 20)
 
 #define MODE(mode) (1u << (mode))
 #define EVERY_MODE (MODE(MIGRATION_MODE_CPR_TRANSFER) | MODE(MIGRATION_MODE_CPR_EXEC))
@@ -42,32 +45,59 @@ static void check_machine(struct update *update, uint32_t more, GPtrArray *reaso
 /* The lock of the owner page is taken on a description of its own, which only /proc makes. */
 static void check_proc(struct update *update, uint32_t more, GPtrArray *reasons)
 {
-	if (access("/proc/self/fd", R_OK | X_OK) < 0)
+	if (owner_stays(update->owner))
+		g_ptr_array_add(reasons, g_strdup("/proc was not there when this VM was started; "
+						  "mount /proc before"));
+	else if (access("/proc/self/fd", R_OK | X_OK) < 0)
 		g_ptr_array_add(reasons,
 				g_strdup_printf("/proc/self/fd: %s; mount /proc", strerror(errno)));
+}
+
+/* Return: whether @n descriptors more can be opened, now; errno says why not. */
+static bool have_room(uint32_t n)
+{
+	g_autofree int *taken = g_new(int, n);
+	uint32_t have = 0;
+	int saved_errno;
+
+	while (have < n && (taken[have] = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) >= 0)
+		have++;
+	saved_errno = errno;
+	for (uint32_t i = 0; i < have; i++)
+		fd_close(&taken[i]);
+	errno = saved_errno;
+	return have == n;
 }
 
 /* All as the update does it: duplicated, looked at, named. */
 static void check_descriptors(struct update *update, uint32_t more, GPtrArray *reasons)
 {
 	autoptr(fdstore) store = fdstore_new();
-	int extra[OWN_DESCRIPTORS + PLUG_DESCRIPTORS];
+	uint32_t n = (update->fds.live ? g_hash_table_size(update->fds.live) : 0) +
+		     OWN_DESCRIPTORS + more;
 	GError *reason = NULL;
-	uint32_t n = 0, wanted = OWN_DESCRIPTORS + more;
-	int fd;
 
-	if (!fd_source_offer(&update->fds, store, NULL, NULL, &reason)) {
-		blocked(reasons, reason);
-		return;
-	}
-	while (n < wanted && (fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) >= 0)
-		extra[n++] = fd;
-	if (n < wanted)
+	if (!have_room(n))
 		g_ptr_array_add(reasons, g_strdup_printf("%u descriptors more are needed: %s; "
 							 "raise the limit (RLIMIT_NOFILE)",
-							 wanted - n, strerror(errno)));
-	while (n > 0)
-		fd_close(&extra[--n]);
+							 n, strerror(errno)));
+	else if (!fd_source_offer(&update->fds, store, NULL, NULL, &reason))
+		blocked(reasons, reason);
+}
+
+/* What cannot be allocated ends a process: so much as an update takes must be there before it begins. */
+static void check_address_space(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	void *room = mmap(NULL, ADDRESS_SPACE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (room != MAP_FAILED)
+		munmap(room, ADDRESS_SPACE);
+	else
+		g_ptr_array_add(reasons,
+				g_strdup_printf("%u MiB of address space are needed: %s; raise the "
+						"limit (RLIMIT_AS)",
+						ADDRESS_SPACE >> 20, strerror(errno)));
 }
 
 /* A way back needs the program that is to come back. */
@@ -93,6 +123,7 @@ static const struct blocker {
 	{EVERY_MODE, check_machine},
 	{EVERY_MODE, check_proc},
 	{EVERY_MODE, check_descriptors},
+	{EVERY_MODE, check_address_space},
 	{MODE(MIGRATION_MODE_CPR_EXEC), check_program},
 };
 

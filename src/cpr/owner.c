@@ -41,6 +41,8 @@ struct owner_page {
  * @handle:	The memfd, never locked itself; what crosses
  * @lock:	This process's own description of it
  * @page:	Mapped
+ * @stays:	There was no /proc to open the memfd again by: @lock is @handle's own description, which a
+ *		successor would share, so the guest stays in this process
  * @held:	Whether @lock is locked
  * @id:		The one this process has the guest by; 0 if it never had it
  * @generation:	The one this process owns, or its predecessor does
@@ -50,6 +52,7 @@ struct owner {
 	int handle;
 	int lock;
 	struct owner_page *page;
+	bool stays;
 	bool held;
 	uint64_t id;
 	uint64_t generation;
@@ -153,8 +156,11 @@ struct owner *owner_new(struct fd_source *fds, GError **error)
 	int err;
 
 	owner->handle = fd_acquire(fds, OWNER_NAME, FD_OWNER, owner_create, NULL, error);
-	if (owner->handle < 0 || !owner_reopen(owner, error) || !owner_map(owner, error))
+	if (owner->handle < 0 || !owner_map(owner, error))
 		return NULL;
+	owner->stays = !owner_reopen(owner, NULL);
+	if (owner->stays)
+		owner->lock = fcntl(owner->handle, F_DUPFD_CLOEXEC, 3);
 	err = lock_set(owner->lock, F_WRLCK);
 	if (err) {
 		error_set_errno(error, err, "cannot lock the owner page");
@@ -214,6 +220,11 @@ struct owner *owner_inherit(struct fd_source *fds, GError **error)
 		return NULL;
 	}
 	return g_steal_pointer(&owner);
+}
+
+bool owner_stays(const struct owner *owner)
+{
+	return owner->stays;
 }
 
 bool owner_held(const struct owner *owner)

@@ -74,6 +74,9 @@ struct owner *owner_inherit(struct fd_source *fds, GError **error);
 void owner_free(struct owner *owner);
 DEFINE_CLEANUP(owner, owner_free)
 
+/** owner_stays() - Whether the guest cannot go to another process: /proc was missing at the start. */
+bool owner_stays(const struct owner *owner);
+
 /** owner_held() - Whether this process holds the lock. */
 bool owner_held(const struct owner *owner);
 

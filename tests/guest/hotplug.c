@@ -30,8 +30,8 @@ static void refuse(uint32_t slots)
 			outl(OST, slot | 0x81 << 8 | 3 << 16); /* in use; eject request */
 }
 
-/* detail: 0 slots announced, 1 slots to be emptied, 2 slots with something, 3 events; 4 and 5 are the
- * test's: reset the machine; slots to eject unasked */
+/* detail: 0 slots announced, 1 slots to be emptied, 2 slots with something, 3 events; 4 to 6 are the
+ * test's: reset the machine; slots to eject unasked, once and without end */
 void payload_main(void *info)
 {
 	payload_begin();
@@ -44,6 +44,8 @@ void payload_main(void *info)
 			outl(EJECT, SHARED->detail[5]);
 			SHARED->detail[5] = 0;
 		}
+		if (SHARED->detail[6])
+			outl(EJECT, SHARED->detail[6]);
 		if (!(inb(GPE_STATUS) & GPE_BIT))
 			continue;
 		outb(GPE_STATUS, GPE_BIT);
