@@ -308,6 +308,21 @@ def test_wrong_root_ports(args, words):
 
 # ---- updates ----
 
+def test_guest_that_ejects_without_end(watcher):
+    """What is not there, or has gone: it keeps nobody busy, and delays no update."""
+    vm = watcher("eject")
+    vm.shared.set_detail(6, 0xffffffff)
+    for _ in range(2):
+        vm.exec(command=[MOLT])
+        vm = vm.transfer()
+        add(vm, id="a")
+        vm.qmp.wait_event("DEVICE_DELETED", device="a")
+        wait_slots(vm)
+    vm.qmp.cmd("stop")
+    vm.qmp.cmd("cont")
+    vm.shared.assert_running()
+
+
 @pytest.mark.parametrize("mode", ["exec", "transfer"])
 def test_rolled_back_update(watcher, mode):
     """A successor that fails after it has loaded: device and configuration are as before."""
