@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qmp import QmpError
-from test_faults import stages
+from stages import stages
 from vm import MOLT, wait_for_change, wait_processes
 
 ROUNDS = 12
@@ -104,8 +104,8 @@ def stalled(vms, tmp_path, table, stage):
     return vm
 
 
-SIDES = [row[:2] for table in ("exec-source", "exec-target") for row in stages(table)
-         if row[:2] != ("exec-target", "sessions")]
+SIDES = [(table, stage) for table in ("exec-source", "exec-target") for stage in stages(table)
+         if (table, stage) != ("exec-target", "sessions")]
 
 
 @pytest.mark.parametrize("how", ["quit", "SIGTERM"])

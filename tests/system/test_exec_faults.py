@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from qmp import QmpError
-from test_faults import stages
+from stages import stages
 from vm import MOLT, Serial, wait_for_change, wait_processes
 
 SECONDS = 90
@@ -55,12 +55,8 @@ NEW = {
 }
 
 
-def names(table):
-    return [stage for _, stage, _ in stages(table)]
-
-
 def test_the_table_is_whole():
-    assert set(names("exec-source")) == set(OLD)
+    assert set(stages("exec-source")) == set(OLD)
 
 
 def follow_guardian(vm):
@@ -125,7 +121,7 @@ def faulty(vm, tmp_path, table, stage, fault):
     return [str(wrapper), *vm.argv[1:], "-incoming", f"file:{vm.tmp}/state"]
 
 
-@pytest.mark.parametrize("stage", names("exec-rehearsal"))
+@pytest.mark.parametrize("stage", stages("exec-rehearsal"))
 def test_rehearsal(vms, tmp_path, stage):
     """One VM meets them all: the guest never stops, and nothing is left of any of them."""
     vm = vms()
@@ -158,7 +154,7 @@ def test_way_back_rehearsed(vms, tmp_path):
 
 # "sessions" never waits; if it could, monitors would greet their clients a second time.
 @pytest.mark.parametrize("stage,fault", [
-    (stage, fault) for stage in names("exec-target") for fault in NEW
+    (stage, fault) for stage in stages("exec-target") for fault in NEW
     if (stage, fault) != ("sessions", "stall")])
 def test_new_program(vms, tmp_path, stage, fault):
     """The serial line, its client connected all the while, loses nothing either."""

@@ -9,7 +9,7 @@ import pytest
 
 from frames import encode
 from peers import NEW_SENDS, OLD_SENDS, Cut, FakeNew, Relay
-from test_faults import wait_one_owner
+from stages import wait_one_owner
 from vm import wait_for_change, wait_for_socket
 
 

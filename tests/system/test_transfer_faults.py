@@ -8,15 +8,14 @@ import os
 import pathlib
 import random
 import signal
-import subprocess
 import time
 
 import pytest
 
 from qmp import QmpError
-from vm import BUILD, wait_for_change, wait_for_socket
+from stages import stages
+from vm import wait_for_change, wait_for_socket
 
-STAGES = BUILD / "tests/tools/list_stages"
 SECONDS = 60
 SYS_PAUSE = "34 "
 REASONS = {"error": ("fault injected",), "stall": ("out of turn",)}
@@ -60,13 +59,6 @@ NEW = {
     "run": ("new", "lost", "holds"), "running": ("new", "lost", "holds"),
     "record": ("new", "gone-after", "new"),
 }
-
-
-def stages(table):
-    if not STAGES.exists():
-        return []
-    lines = subprocess.run([STAGES], capture_output=True, text=True, check=True).stdout.split("\n")
-    return [line.split()[1] for line in lines if line.startswith(table + " ")]
 
 
 def rows(table, outcomes, kinds):
