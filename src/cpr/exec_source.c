@@ -464,14 +464,16 @@ static enum stage_result es_commit(void *ctx, GError **error)
 /* clang-format off */
 static const struct stage exec_source_stages[] = {
 	{ "open",       1000, false, es_open,           es_close },
+	{ "disks",      0,    false, source_disks,      source_undrain },
 	{ "reopen",     5000, false, es_reopen,         es_unreopen },
 	{ "rehearse",   0,    false, es_rehearse,       es_unrehearse },
 	{ "way-back",   0,    false, es_rehearse_back,  es_unrehearse },
 	{ "file",       5000, false, es_file,           es_discard },
 	{ "guardian",   1000, false, es_guard,          es_unguard },
+	{ "drain",      0,    false, source_drain,      source_undrain },
 	{ "pause",      1000, false, source_pause,      source_unpause },
 	{ "switchover", 0,    false, source_switchover, NULL },
-	{ "quiesce",    6000, false, source_quiesce,    source_unquiesce },
+	{ "quiesce",    1000, false, source_quiesce,    source_unquiesce },
 	{ "save",       1000, false, source_save,       source_unsave },
 	{ "store",      5000, false, es_store,          es_unstore },
 	{ "export",     1000, false, es_export,         es_unexport },

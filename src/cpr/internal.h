@@ -204,6 +204,9 @@ bool outgoing_save_running(struct outgoing *out, GBytes **state, GBytes **sessio
 
 /* Stages that both modes share; the context begins with a struct outgoing. */
 enum stage_result source_rehearse(void *ctx, GError **error);
+enum stage_result source_disks(void *ctx, GError **error);
+enum stage_result source_drain(void *ctx, GError **error);
+void source_undrain(void *ctx);
 enum stage_result source_pause(void *ctx, GError **error);
 void source_unpause(void *ctx);
 enum stage_result source_switchover(void *ctx, GError **error);

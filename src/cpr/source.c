@@ -10,9 +10,6 @@
 #include "base/error.h"
 #include "base/log.h"
 
-/* How long devices may take to finish what they have accepted; the stage's budget is longer. */
-#define QUIESCE_MS 5000
-
 static void outgoing_failed(void *ctx, const GError *error)
 {
 	struct outgoing *out = ctx;
@@ -114,6 +111,53 @@ static bool check_rehearsal(const struct outgoing *out, GError **error)
 			 least_ns / 1000, limit_ns / 1000);
 }
 
+static void disks_answered(void *opaque, GError *error)
+{
+	struct outgoing *out = opaque;
+
+	if (!error)
+		machine_undrain(out->update->machine);
+	stage_run_continue(&out->run, error);
+}
+
+/*
+ * A disk that does not answer is better known before anything else is begun: whoever opens, closes or
+ * even looks at its image may have to wait for it.
+ */
+enum stage_result source_disks(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+
+	if (!machine_drain(out->update->machine, out->run.limit_ns, disks_answered, out))
+		return STAGE_PENDING;
+	machine_undrain(out->update->machine);
+	return STAGE_DONE;
+}
+
+static void source_drained(void *opaque, GError *error)
+{
+	struct outgoing *out = opaque;
+
+	stage_run_continue(&out->run, error);
+}
+
+/* Most of what takes time happens here: the guest runs, and its disks take no new work. */
+enum stage_result source_drain(void *ctx, GError **error)
+{
+	struct outgoing *out = ctx;
+
+	return machine_drain(out->update->machine, out->run.limit_ns, source_drained, out)
+		       ? STAGE_DONE
+		       : STAGE_PENDING;
+}
+
+void source_undrain(void *ctx)
+{
+	struct outgoing *out = ctx;
+
+	machine_undrain(out->update->machine);
+}
+
 enum stage_result source_pause(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
@@ -171,7 +215,7 @@ enum stage_result source_quiesce(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
 
-	out->quiesced = machine_quiesce(out->update->machine, clock_deadline_ms(QUIESCE_MS), error);
+	out->quiesced = machine_quiesce(out->update->machine, error);
 	return out->quiesced ? STAGE_DONE : STAGE_FAILED;
 }
 

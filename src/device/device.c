@@ -47,6 +47,7 @@ struct device *device_new(const struct device_ops *ops, const char *id, const js
 	struct device *dev = g_malloc0(ops->size);
 
 	dev->ops = ops;
+	dev->still.drained = dev->still.quiesced = true;
 	dev->id = g_strdup(id);
 	g_mutex_init(&dev->lock);
 	if (read_props(dev, props, error))
@@ -65,6 +66,13 @@ bool device_realize(struct device *dev, char *path, struct device_env *env, GErr
 	}
 	dev->ops->reset(dev);
 	return true;
+}
+
+void device_drained(struct device *dev)
+{
+	__atomic_store_n(&dev->drained, 1, __ATOMIC_RELEASE);
+	if (dev->env->drained)
+		dev->env->drained(dev->env->opaque);
 }
 
 void device_free(struct device *dev)

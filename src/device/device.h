@@ -53,6 +53,7 @@ enum device_bus {
  *		machine stops with run state io-error, and the device keeps the request, in order,
  *		until it is resumed: then it repeats it (virtio_shelve()).  Any thread, also with
  *		the device's lock held.  NULL: nobody to tell
+ * @drained:	See device_drained(); NULL: nobody waits
  * @clock_ns:	Time that only goes forward; NULL: clock_now_ns().  For tests
  * @wall_ns:	Time of day, ns since 1970 UTC; NULL: CLOCK_REALTIME.  For tests
  */
@@ -70,6 +71,7 @@ struct device_env {
 	uint32_t n_cpus;
 	void (*power)(void *opaque, enum power_request request);
 	void (*io_error)(void *opaque, json_t *event, bool stop);
+	void (*drained)(void *opaque);
 	void *opaque;
 	uint64_t (*clock_ns)(void);
 	uint64_t (*wall_ns)(void);
@@ -90,10 +92,13 @@ struct device_env {
  * @realize:	Acquire descriptors, map regions, start threads.  Same call at cold boot and at a
  *		takeover; must not touch guest memory, raise interrupts or start I/O
  * @reset:	Put the state struct to its power-on value and stop what was going on; cannot fail
- * @quiesce:	Optional: take no new work and wait until none is in flight.  vCPUs are parked.
- *		False with
- *		@error if @deadline_ns (clock_now_ns()) passes first: the caller resumes the device
- * @resume:	Optional: start taking work: after realize or takeover, after @quiesce.  Must look
+ * @drain:	For models that hand work to the host: take no new work from now on.  The guest may
+ *		run, and finds a device that takes its time.  Does not wait.  Return: whether nothing
+ *		is in flight; if something is, device_drained() is called once it is not
+ * @in_flight:	With @drain: how much is, told in @text ("queue 0: 3 requests") if that is not NULL
+ * @quiesce:	Optional: stand still in every other way (timers, input); the guest is stopped, and
+ *		nothing is in flight.  Does not wait, cannot fail
+ * @resume:	Optional: undo @drain and @quiesce; after realize or takeover, too.  Must look
  *		for work that was signalled while nobody listened (kick every queue once); cannot fail
  * @capture:	Optional: read state held elsewhere (kernel, backend) into the state struct
  * @at_rest:	Optional: @state is a copy of the state struct, taken while the device works, under
@@ -102,8 +107,9 @@ struct device_env {
  * @apply:	Optional: push the loaded state struct where it takes effect (BARs, routes, timers)
  * @unrealize:	Undo @realize; accepts a half-realized device
  *
- * Context: main thread; vCPUs parked for all but @realize, @at_rest and @unrealize.  A device begins its life
- * quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
+ * Context: main thread; vCPUs parked for @reset, @quiesce, @capture and @apply.  A device begins its
+ * life quiesced: realize, reset, then apply (takeover only), then resume when the machine first runs.
+ * @reset and @unrealize find nothing in flight.
  */
 struct device_ops {
 	const char *name;
@@ -118,7 +124,9 @@ struct device_ops {
 	size_t state_offset;
 	bool (*realize)(struct device *dev, struct device_env *env, GError **error);
 	void (*reset)(struct device *dev);
-	bool (*quiesce)(struct device *dev, uint64_t deadline_ns, GError **error);
+	bool (*drain)(struct device *dev);
+	uint32_t (*in_flight)(struct device *dev, GString *text);
+	void (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
 	bool (*capture)(struct device *dev, GError **error);
 	void (*at_rest)(struct device *dev, void *state);
@@ -139,6 +147,9 @@ struct device_ops {
  * @lock:	Guards the state struct: held around register accesses (io_region.lock points here)
  *		and taken by the device's own threads and main-thread callbacks
  * @env:	What it was realized with
+ * @still:	What it has been told: drain, quiesce (machine/hold.c's own)
+ * @leaving:	It is on its way out and not resumed any more
+ * @draining:	It was told to drain and has not; @drained: it says that it has, any thread, atomic
  */
 struct device {
 	const struct device_ops *ops;
@@ -148,7 +159,20 @@ struct device {
 	struct device *parent;
 	GMutex lock;
 	struct device_env *env;
+	struct {
+		bool drained, quiesced;
+	} still;
+	bool leaving;
+	bool draining;
+	int drained;
 };
+
+/**
+ * device_drained() - What was in flight when device_ops.drain returned false has ended
+ *
+ * Any thread, also with the device's lock held; once for each such return, and not after resume.
+ */
+void device_drained(struct device *dev);
 
 /**
  * device_new() - Allocate a device and read its properties
@@ -169,7 +193,7 @@ struct device *device_new(const struct device_ops *ops, const char *id, const js
  */
 bool device_realize(struct device *dev, char *path, struct device_env *env, GError **error);
 
-/** device_free() - Unrealize and free; accepts NULL and a device that was never realized. */
+/** device_free() - Unrealize and free; nothing is in flight.  Accepts NULL and what was never realized. */
 void device_free(struct device *dev);
 
 /** device_state() - The state struct, NULL if the model has none. */

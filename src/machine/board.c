@@ -142,6 +142,13 @@ static void env_io_error(void *opaque, json_t *event, bool stop)
 	machine_io_error(opaque, event, stop);
 }
 
+static void env_drained(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	hold_reported(&machine->hold);
+}
+
 static void vcpu_event(void *opaque, uint32_t cpu_index, enum vcpu_event event)
 {
 	(void)cpu_index;
@@ -185,6 +192,7 @@ void board_init_env(struct machine *machine, struct accel *accel)
 		.n_cpus = machine->config->n_cpus,
 		.power = env_power,
 		.io_error = env_io_error,
+		.drained = env_drained,
 		.opaque = machine,
 	};
 }
@@ -336,8 +344,7 @@ static bool plug_pci(struct machine *machine, struct device *dev, struct place *
 
 	if (!add_device(machine, dev, g_steal_pointer(&place->path), error))
 		return false;
-	if (machine->device_holds == 0 && dev->ops->resume)
-		dev->ops->resume(dev);
+	hold_admit(&machine->hold, dev);
 	return pci_bus_plug(bus, (struct pci_function *)dev, place->devfn, error);
 }
 
@@ -414,7 +421,6 @@ void board_init(struct machine *machine)
 {
 	machine->ram_blocks = g_ptr_array_new();
 	machine->blocks = g_ptr_array_new();
-	machine->devices = g_ptr_array_new();
 	machine->io_threads = g_ptr_array_new_with_free_func((GDestroyNotify)io_thread_free);
 	machine->own_chardevs = g_ptr_array_new();
 	machine->placing = placing_new();
@@ -443,7 +449,7 @@ void board_teardown(struct machine *machine, bool disown)
 {
 	if (machine->kvm)
 		kvm_vm_pause(machine->kvm);
-	while (machine->devices && machine->devices->len > 0) {
+	while (machine->devices->len > 0) {
 		device_free(machine->devices->pdata[machine->devices->len - 1]);
 		g_ptr_array_set_size(machine->devices, machine->devices->len - 1);
 	}
@@ -461,7 +467,6 @@ void board_teardown(struct machine *machine, bool disown)
 	g_clear_pointer(&machine->blocks, g_ptr_array_unref);
 	g_clear_pointer(&machine->own_chardevs, g_ptr_array_unref);
 	g_clear_pointer(&machine->ram_blocks, g_ptr_array_unref);
-	g_clear_pointer(&machine->devices, g_ptr_array_unref);
 	g_clear_pointer(&machine->io_threads, g_ptr_array_unref);
 	g_clear_pointer(&machine->placing, placing_free);
 	g_clear_pointer(&machine->pio, io_space_free);

@@ -19,8 +19,10 @@
  *
  * A device that comes is complete, and works, before it is on its bus; then the guest is told.  A
  * device that is to go is the guest's until it ejects it (device/legacy/acpi_hotplug.c); then the
- * vCPUs are parked once, so that no access is on its way, and it is freed.  What is plugged into it
- * (ports of a serial bus, what is behind a root port) goes first: no successor could build it.
+ * vCPUs are parked once, so that no access is on its way, and it is freed, as soon as the host has
+ * answered what it was asked.  Until then the guest does not see it, and the configuration has it.
+ * What is plugged into it (ports of a serial bus, what is behind a root port) goes first: no successor
+ * could build it.
  */
 
 #define PERIPHERAL "/machine/peripheral/"
@@ -218,15 +220,32 @@ static void unplug_slots(struct machine *machine, uint32_t slots)
 	for (uint32_t slot = 0; slot < G_N_ELEMENTS(machine->asked_ns); slot++)
 		if (slots >> slot & 1)
 			machine->asked_ns[slot] = 0;
-	pci_bus_hide(machine->env.pci, 0);
+}
+
+/* Slots of @slots with a device that has something in flight; what was ejected takes no new work. */
+static uint32_t busy_slots(struct machine *machine, uint32_t slots)
+{
+	uint32_t busy = 0;
+
+	for (guint i = 0; i < machine->devices->len; i++) {
+		struct device *dev = machine->devices->pdata[i];
+
+		if (is_in(dev, slots) && !hold_dismiss(&machine->hold, dev))
+			busy |= 1u << pci_function_root_slot((struct pci_function *)dev);
+	}
+	return busy;
 }
 
 uint32_t hotplug_take_ejected(struct machine *machine)
 {
-	uint32_t ejected, refused;
+	uint32_t ejected, refused, busy;
 
 	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
-	unplug_slots(machine, ejected);
+	busy = busy_slots(machine, ejected);
+	unplug_slots(machine, ejected & ~busy);
+	acpi_pm_keep_ejected(machine->pm, busy);
+	if (busy)
+		__atomic_fetch_or(&machine->requests, 1u << POWER_EJECT, __ATOMIC_ACQ_REL);
 	return refused;
 }
 
@@ -255,9 +274,12 @@ uint32_t hotplug_before_reset(struct machine *machine)
 
 	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
 	slots |= ejected;
-	if (machine->plug_holds)
+	if (machine->plug_holds) {
+		hold_pardon(&machine->hold);
 		return slots;
+	}
 	unplug_slots(machine, slots);
+	pci_bus_hide(machine->env.pci, 0);
 	return 0;
 }
 

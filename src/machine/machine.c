@@ -7,8 +7,11 @@
 #include "base/log.h"
 #include "machine/machine_priv.h"
 
-/* How long stop and reset wait for requests that a disk has accepted. */
-#define MACHINE_DRAIN_MS 30000
+/* So long a stop waits for what disks were asked before, which is nearly always enough. */
+#define STOP_WAIT_MS 100
+
+/* And so long the end of the process. */
+#define END_WAIT_MS 1000
 
 void machine_emit(struct machine *machine, enum machine_event event, json_t *data)
 {
@@ -57,9 +60,9 @@ struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 	machine->chardevs = chardevs;
 	machine->runstate = cold ? RUNSTATE_PRELAUNCH : RUNSTATE_INMIGRATE;
 	machine->loaded_runstate = RUNSTATE_RUNNING;
-	machine->device_holds = 1;
 	machine->chardev_holds = cold ? 0 : 1;
-	machine->stopped = true;
+	machine->devices = g_ptr_array_new();
+	hold_init(&machine->hold, machine->devices, HOLD_STOPPED, machine_settle, machine);
 	machine_requests_init(machine);
 	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
 	if (!board_build(machine, error))
@@ -71,19 +74,40 @@ struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 	return g_steal_pointer(&machine);
 }
 
+/*
+ * Whether all may be freed.  A request that the host does not answer has its device, its thread and guest
+ * memory in use; the process does not wait for it, but ends, and the kernel frees the rest.
+ */
+static bool come_to_rest(struct machine *machine)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (machine->kvm)
+		kvm_vm_pause(machine->kvm);
+	hold_add(&machine->hold, HOLD_STOPPED);
+	if (hold_wait(&machine->hold, END_WAIT_MS))
+		return true;
+	error = hold_error(&machine->hold);
+	log_warn("%s; left behind", error->message);
+	return false;
+}
+
 void machine_free(struct machine *machine)
 {
-	if (!machine)
+	if (!machine || !come_to_rest(machine))
 		return;
 	board_teardown(machine, false);
 	machine_requests_clear(machine);
+	hold_clear(&machine->hold);
+	g_ptr_array_unref(machine->devices);
 	g_array_unref(machine->listeners);
 	g_free(machine);
 }
 
 void machine_disown(struct machine *machine)
 {
-	board_teardown(machine, true);
+	if (come_to_rest(machine))
+		board_teardown(machine, true);
 }
 
 const struct vm_config *machine_config(const struct machine *machine)
@@ -100,6 +124,8 @@ void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *op
 {
 	machine->quit = fn;
 	machine->quit_opaque = opaque;
+	if (machine->ended)
+		fn(opaque);
 }
 
 enum runstate machine_runstate(const struct machine *machine)
@@ -112,7 +138,7 @@ enum runstate machine_loaded_runstate(const struct machine *machine)
 	return machine->loaded_runstate;
 }
 
-/* ---- quiesce: counts of reasons to stand still ---- */
+/* ---- standing still ---- */
 
 static void hold_chardevs(struct machine *machine)
 {
@@ -128,49 +154,38 @@ static void release_chardevs(struct machine *machine)
 		resume_chardevs(machine);
 }
 
-static void resume_devices(struct machine *machine, guint n)
+bool machine_drain(struct machine *machine, uint64_t limit_ns, hold_done_fn done, void *opaque)
 {
-	while (n-- > 0) {
-		struct device *dev = machine->devices->pdata[n];
-
-		if (dev->ops->resume)
-			dev->ops->resume(dev);
-	}
-}
-
-static bool hold_devices(struct machine *machine, uint64_t deadline_ns, GError **error)
-{
-	for (guint i = 0; machine->device_holds == 0 && i < machine->devices->len; i++) {
-		struct device *dev = machine->devices->pdata[i];
-
-		if (!dev->ops->quiesce || dev->ops->quiesce(dev, deadline_ns, error))
-			continue;
-		g_prefix_error(error, "%s/%s: ", dev->path, dev->ops->name);
-		resume_devices(machine, i + 1);
-		return false;
-	}
-	machine->device_holds++;
-	return true;
-}
-
-void machine_release(struct machine *machine)
-{
-	if (machine->device_holds > 0 && --machine->device_holds == 0)
-		resume_devices(machine, machine->devices->len);
-}
-
-bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **error)
-{
-	hold_chardevs(machine);
-	if (hold_devices(machine, deadline_ns, error))
+	hold_add(&machine->hold, HOLD_DRAIN);
+	if (hold_state(&machine->hold) == HOLD_STATE_HELD)
 		return true;
-	release_chardevs(machine);
+	hold_await(&machine->hold, limit_ns, done, opaque);
+	return false;
+}
+
+void machine_undrain(struct machine *machine)
+{
+	hold_await_stop(&machine->hold);
+	hold_drop(&machine->hold, HOLD_DRAIN);
+}
+
+bool machine_quiesce(struct machine *machine, GError **error)
+{
+	GError *busy;
+
+	hold_chardevs(machine);
+	hold_add(&machine->hold, HOLD_UPDATE);
+	busy = hold_error(&machine->hold);
+	if (!busy)
+		return true;
+	g_propagate_error(error, busy);
+	machine_unquiesce(machine);
 	return false;
 }
 
 void machine_unquiesce(struct machine *machine)
 {
-	machine_release(machine);
+	hold_drop(&machine->hold, HOLD_UPDATE);
 	release_chardevs(machine);
 }
 
@@ -196,6 +211,13 @@ void machine_enter(struct machine *machine, enum runstate state)
 		log_error("%s", error->message);
 }
 
+/* A reset that waits for its devices lets them run when it is done. */
+static void run_vcpus(struct machine *machine)
+{
+	if (!machine->reset_pending)
+		kvm_vm_run(machine->kvm);
+}
+
 void machine_start(struct machine *machine)
 {
 	if (machine->runstate == RUNSTATE_RUNNING || !machine->kvm)
@@ -204,24 +226,11 @@ void machine_start(struct machine *machine)
 	if (machine->runstate != RUNSTATE_INMIGRATE)
 		__atomic_fetch_and(&machine->requests, ~MACHINE_REQUEST_IO_ERROR, __ATOMIC_ACQ_REL);
 	machine_enter(machine, RUNSTATE_RUNNING);
-	if (machine->stopped) {
-		machine->stopped = false;
-		machine_release(machine);
-	}
+	hold_drop(&machine->hold, HOLD_STOPPED);
 	kvm_vm_start_clock(machine->kvm);
-	kvm_vm_run(machine->kvm);
+	run_vcpus(machine);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
 	machine_handle_requests(machine);
-}
-
-void machine_drain(struct machine *machine, const char *what)
-{
-	g_autoptr(GError) error = NULL;
-
-	if (!hold_devices(machine, clock_deadline_ms(MACHINE_DRAIN_MS), &error)) {
-		log_warn("%s: going on with requests in flight: %s", what, error->message);
-		machine->device_holds++;
-	}
 }
 
 void machine_stop(struct machine *machine, enum runstate state)
@@ -231,8 +240,12 @@ void machine_stop(struct machine *machine, enum runstate state)
 	kvm_vm_pause(machine->kvm);
 	kvm_vm_stop_clock(machine->kvm);
 	machine_enter(machine, state);
-	machine->stopped = true;
-	machine_drain(machine, "stop");
+	hold_add(&machine->hold, HOLD_STOPPED);
+	if (!hold_wait(&machine->hold, STOP_WAIT_MS)) {
+		g_autoptr(GError) error = hold_error(&machine->hold);
+
+		log_warn("stop: %s; it may still write guest memory", error->message);
+	}
 	machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 }
 
@@ -253,7 +266,7 @@ void machine_unpause(struct machine *machine, bool was_running)
 	if (!was_running)
 		return;
 	machine_enter(machine, RUNSTATE_RUNNING);
-	kvm_vm_run(machine->kvm);
+	run_vcpus(machine);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
 	machine_handle_requests(machine);
 }

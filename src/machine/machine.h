@@ -121,9 +121,21 @@ void machine_unpause(struct machine *machine, bool was_running);
 void machine_hold_devices(struct machine *machine);
 void machine_release_devices(struct machine *machine);
 
-/** machine_quiesce() - Drain every device and chardev before @deadline_ns; on failure those already
- * quiesced are resumed.  machine_unquiesce() undoes it. */
-bool machine_quiesce(struct machine *machine, uint64_t deadline_ns, GError **error);
+/**
+ * machine_drain() - Devices take no new work; the guest may run, and finds that they take their time
+ * @limit_ns:	How long what they have may take; 0: see hold_await()
+ * @done:	Called from the main loop, with an error (owned by the callee) that names device and queue
+ *		if it was not done in time.  Not called if machine_drain() returns true
+ *
+ * machine_undrain() undoes it, also while it is under way.  Return: whether nothing is in flight.
+ */
+bool machine_drain(struct machine *machine, uint64_t limit_ns,
+		   void (*done)(void *opaque, GError *error), void *opaque);
+void machine_undrain(struct machine *machine);
+
+/** machine_quiesce() - Devices and chardevs stand still, at once; guest paused, devices drained: if they are not,
+ * nothing is changed.  machine_unquiesce() undoes it. */
+bool machine_quiesce(struct machine *machine, GError **error);
 void machine_unquiesce(struct machine *machine);
 
 /** machine_save() - Capture and add every section to @writer; guest paused and quiesced. */
@@ -174,9 +186,10 @@ enum runstate machine_loaded_runstate(const struct machine *machine);
  */
 void machine_disown(struct machine *machine);
 
-/** machine_on_quit() - @fn(@opaque) is called when this process has nothing left to do (quit,
- * power-off without -no-shutdown, reset with -no-reboot). */
+/** machine_on_quit() - @fn(@opaque) is called once, when this process has nothing left to do (quit,
+ * power-off without -no-shutdown, reset with -no-reboot); at once if that is so already. */
 void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *opaque);
+bool machine_ended(const struct machine *machine);
 
 /** machine_preservable() - Whether every RAM block and chardev can cross in the CPR modes: the
  * error names the first that cannot; @blockers (may be NULL) gets every reason as a string. */

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "machine/hold.h"
 #include "machine/loader.h"
 #include "machine/machine.h"
 #include "machine/placing.h"
@@ -23,11 +24,11 @@ struct machine_listener {
 
 /**
  * struct machine - See machine.h; owner of everything below
- * @device_holds: how many reasons there are for devices to stand still: a machine is built with
- *		one, stopped machines have one, an update takes one more
- * @chardev_holds: the same for chardevs: the wait for a predecessor, and an update; a stopped
- *		machine still takes input, for a monitor may share a chardev with a device
- * @stopped:	one of them is that the guest is stopped (or was never started)
+ * @hold:	why devices stand still: a machine is built with HOLD_STOPPED
+ * @chardev_holds: how many reasons there are for chardevs: the wait for a predecessor, and an update; a
+ *		stopped machine still takes input, for a monitor may share a chardev with a device
+ * @reset_pending: a reset waits until nothing is in flight; @reset_by_guest: who asked
+ * @ended:	this process has nothing left to do, and has said so
  * @requests:	1 << enum power_request or MACHINE_REQUEST_*, from any thread, atomic; carried
  *		out in the main thread while the guest runs, so that they cross an update
  * @told:	The source that carries them out
@@ -61,8 +62,10 @@ struct machine {
 	enum runstate runstate;
 	enum runstate loaded_runstate;
 	enum runstate paused_from;
-	uint32_t device_holds, chardev_holds;
-	bool stopped;
+	struct hold hold;
+	uint32_t chardev_holds;
+	bool reset_pending, reset_by_guest;
+	bool ended;
 	uint32_t plug_holds;
 	uint64_t asked_ns[32];
 	uint32_t requests;
@@ -79,8 +82,8 @@ void machine_emit(struct machine *machine, enum machine_event event, json_t *dat
 /** machine_enter() - machine_set_runstate() for changes that the table has; main thread */
 void machine_enter(struct machine *machine, enum runstate state);
 
-void machine_drain(struct machine *machine, const char *what);
-void machine_release(struct machine *machine);
+/** machine_settle() - A device has drained: go on with what waited for it, reset and unplug. */
+void machine_settle(void *machine);
 
 /* power.c */
 
@@ -156,7 +159,8 @@ struct block_node *machine_find_block(const struct machine *machine, const char 
 
 /* hotplug.c; context: main thread */
 
-/** hotplug_answer() - Carry out what the guest said: take away what it let go of. */
+/** hotplug_answer() - Carry out what the guest said: take away what it let go of and is drained; the rest
+ * is hidden from it, and has its turn when it is. */
 void hotplug_answer(struct machine *machine);
 
 /** hotplug_take_ejected() - The part of it that needs parked vCPUs.  Return: the slots it refused. */

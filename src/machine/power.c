@@ -19,15 +19,24 @@
 
 /* ---- reset ---- */
 
-static void reset_now(struct machine *machine, bool guest)
+/* What was asked before the vCPUs were parked is of the guest that ends here.  Power-off wins, as always. */
+static bool powered_off_instead(struct machine *machine)
 {
-	g_autoptr(GError) error = NULL;
-	bool was_running = kvm_vm_running(machine->kvm);
-	uint32_t wanted_slots;
+	const uint32_t of_this_life = 1u << POWER_RESET | 1u << POWER_OFF | MACHINE_REQUEST_ERROR |
+				      MACHINE_REQUEST_IO_ERROR;
+	const uint32_t before =
+		__atomic_fetch_and(&machine->requests, ~of_this_life, __ATOMIC_ACQ_REL);
 
-	kvm_vm_pause(machine->kvm);
-	machine_drain(machine, "reset");
-	wanted_slots = hotplug_before_reset(machine);
+	if (!(before & 1u << POWER_OFF) || machine->runstate != RUNSTATE_RUNNING)
+		return false;
+	machine_shutdown(machine, "guest-shutdown", true);
+	return true;
+}
+
+static bool reset_all(struct machine *machine, GError **error)
+{
+	const uint32_t wanted_slots = hotplug_before_reset(machine);
+
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
@@ -35,17 +44,38 @@ static void reset_now(struct machine *machine, bool guest)
 			dev->ops->reset(dev);
 	}
 	hotplug_after_reset(machine, wanted_slots);
-	if (!kvm_vm_reset(machine->kvm, &error) || !board_boot(machine, &error)) {
-		log_error("reset: %s", error->message);
-		machine_enter(machine, RUNSTATE_INTERNAL_ERROR);
-		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
+	return kvm_vm_reset(machine->kvm, error) && board_boot(machine, error);
+}
+
+static void reset_failed(struct machine *machine, const GError *error)
+{
+	log_error("reset: %s", error->message);
+	hold_add(&machine->hold, HOLD_STOPPED);
+	hold_drop(&machine->hold, HOLD_RESET);
+	machine_enter(machine, RUNSTATE_INTERNAL_ERROR);
+	machine_emit(machine, MACHINE_EVENT_STOP, NULL);
+}
+
+/* vCPUs are parked, and nothing is in flight. */
+static void finish_reset(struct machine *machine)
+{
+	const bool guest = machine->reset_by_guest;
+	g_autoptr(GError) error = NULL;
+
+	machine->reset_pending = false;
+	if (powered_off_instead(machine)) {
+		hold_drop(&machine->hold, HOLD_RESET);
+		return;
+	}
+	if (!reset_all(machine, &error)) {
+		reset_failed(machine, error);
 		return;
 	}
 	machine_emit(machine, MACHINE_EVENT_RESET,
 		     json_pack("{s:b, s:s}", "guest", guest, "reason",
 			       guest ? "guest-reset" : "host-qmp-system-reset"));
-	machine_release(machine);
-	if (was_running)
+	hold_drop(&machine->hold, HOLD_RESET);
+	if (machine->runstate == RUNSTATE_RUNNING)
 		kvm_vm_run(machine->kvm);
 	else if (machine->runstate == RUNSTATE_SHUTDOWN ||
 		 machine->runstate == RUNSTATE_INTERNAL_ERROR ||
@@ -53,14 +83,46 @@ static void reset_now(struct machine *machine, bool guest)
 		machine_enter(machine, RUNSTATE_PRELAUNCH);
 }
 
+/*
+ * Guest memory is the devices' until they say otherwise: a reset waits for what is in flight, without
+ * the main thread.  Until then the vCPUs are parked, and the next reset is the same one.
+ */
+static void begin_reset(struct machine *machine, bool guest)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (machine->reset_pending)
+		return;
+	kvm_vm_pause(machine->kvm);
+	hold_add(&machine->hold, HOLD_RESET);
+	machine->reset_pending = true;
+	machine->reset_by_guest = guest;
+	error = hold_error(&machine->hold);
+	if (error)
+		log_warn("the reset waits: %s", error->message);
+	else
+		finish_reset(machine);
+}
+
+void machine_settle(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->reset_pending && hold_state(&machine->hold) == HOLD_STATE_HELD)
+		finish_reset(machine);
+	machine_handle_requests(machine);
+}
+
 static void reset_or_quit(struct machine *machine, bool guest)
 {
-	if (!machine->kvm || machine->runstate == RUNSTATE_POSTMIGRATE)
+	/* Before it has come, and once it is gone, the guest and its memory are another process's. */
+	if (!machine->kvm || machine->runstate == RUNSTATE_POSTMIGRATE ||
+	    machine->runstate == RUNSTATE_INMIGRATE)
 		return;
 	if (machine->config->no_reboot)
 		machine_shutdown(machine, guest ? "guest-reset" : "host-qmp-system-reset", guest);
 	else
-		reset_now(machine, guest);
+		begin_reset(machine, guest);
 }
 
 void machine_reset(struct machine *machine)
@@ -72,16 +134,27 @@ void machine_reset(struct machine *machine)
 
 void machine_shutdown(struct machine *machine, const char *reason, bool guest)
 {
+	if (machine->ended)
+		return;
 	machine_emit(machine, MACHINE_EVENT_SHUTDOWN,
 		     json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
+	if (machine->kvm)
+		kvm_vm_pause(machine->kvm);
+	/* A guest that asks again and again does so until it is parked. */
+	__atomic_fetch_and(&machine->requests, ~(1u << POWER_OFF | 1u << POWER_RESET),
+			   __ATOMIC_ACQ_REL);
 	if (guest && machine->config->no_shutdown) {
 		machine_stop(machine, RUNSTATE_SHUTDOWN);
 		return;
 	}
-	if (machine->kvm)
-		kvm_vm_pause(machine->kvm);
+	machine->ended = true;
 	if (machine->quit)
 		machine->quit(machine->quit_opaque);
+}
+
+bool machine_ended(const struct machine *machine)
+{
+	return machine->ended;
 }
 
 void machine_powerdown(struct machine *machine)
@@ -113,13 +186,15 @@ static void tell_io_errors(struct machine *machine)
 void machine_handle_requests(struct machine *machine)
 {
 	const uint32_t eject = 1u << POWER_EJECT;
-	uint32_t requests;
+	uint32_t kept = machine->plug_holds ? eject : 0, requests;
 
-	if (machine->runstate != RUNSTATE_RUNNING)
+	if (machine->runstate != RUNSTATE_RUNNING || machine->ended)
 		return;
-	requests = __atomic_fetch_and(&machine->requests, machine->plug_holds ? eject : 0,
-				      __ATOMIC_ACQ_REL);
-	if (requests & eject && !machine->plug_holds)
+	/* A reset under way takes the others. */
+	if (machine->reset_pending)
+		kept |= ~eject;
+	requests = __atomic_fetch_and(&machine->requests, kept, __ATOMIC_ACQ_REL) & ~kept;
+	if (requests & eject)
 		hotplug_answer(machine);
 	if (requests & MACHINE_REQUEST_ERROR)
 		machine_stop(machine, RUNSTATE_INTERNAL_ERROR);

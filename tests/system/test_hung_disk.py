@@ -1,12 +1,29 @@
 # Commands that meet a disk that does not answer: one outcome each, the monitor alive all the while.
 # SPDX-License-Identifier: Apache-2.0
+import signal
+import time
+
 import pytest
 
 from hungfs import hung_disk  # noqa: F401
+from vm import wait_for_socket
+
+# What each command does with a request that hangs in the storage, and once the storage is back:
+#
+# command        while it hangs                              afterwards
+# stop           done; STOP; the log names disk and queue    the request ends, the guest stays stopped
+# cont           done; the guest runs                        it finds its request done
+# system_reset   done; no RESET yet; the guest stands still  RESET, once; the guest boots
+# device_del     the guest lets go and sees it no more       DEVICE_DELETED
+# quit, SIGTERM  the process ends                            -
+# migrate        failed, unchanged, the guest never stopped  works, as if nothing had been
+# A guest that is stopped or being reset is no exception: it is updated when its disk has answered.
+
+BUSY = r"virtio-blk (queue 0: 1 request)"
 
 
 @pytest.fixture(params=["io_uring", "threads"])
-def guest(request, vms, hung_disk):
+def guest(request, vms, hung_disk):  # noqa: F811
     """A guest that writes and reads, with a request held by its disk's storage: (vm, disk)."""
     disk = hung_disk()
     vm = vms(kernel="disk",
@@ -18,16 +35,181 @@ def guest(request, vms, hung_disk):
     return vm, disk
 
 
-def goes_on(vm, disk):
+def goes_on(vm, disk=None):
     """The disk answers again, and the guest finds nothing wrong."""
-    disk.go()
+    if disk:
+        disk.go()
     before = vm.shared.detail(0)
     vm.shared.wait(lambda: vm.shared.detail(0) > before + 16)
     assert vm.shared.errors == 0
 
 
-def test_hang_and_go(guest):
+def answers(vm, status):
+    begun = time.monotonic()
+    assert vm.qmp.cmd("query-status")["status"] == status
+    assert time.monotonic() - begun < 2
+
+
+def told(vm, event):
+    """The events of that name which have come and were not waited for."""
+    vm.qmp.cmd("query-status")
+    return [e for e in vm.qmp.events if e["event"] == event]
+
+
+def test_stop_and_cont(guest):
     vm, disk = guest
+    vm.qmp.cmd("stop")
+    vm.qmp.wait_event("STOP")
+    answers(vm, "paused")
+    vm.shared.assert_stopped()
+    assert BUSY in vm.log_text()
+    vm.qmp.cmd("cont")
+    vm.qmp.wait_event("RESUME")
     vm.shared.assert_running()
     assert disk.held() == 1
+    goes_on(vm, disk)
+
+
+def test_stop_then_answer(guest):
+    """What ends while the guest is stopped is there when it goes on."""
+    vm, disk = guest
+    vm.qmp.cmd("stop")
+    disk.go()
+    vm.shared.assert_stopped()
+    assert sum(disk.done()) == sum(disk.done())
+    vm.qmp.cmd("cont")
+    goes_on(vm)
+
+
+def test_reset(guest):
+    vm, disk = guest
+    for _ in range(3):
+        vm.qmp.cmd("system_reset")
+    answers(vm, "running")
+    vm.shared.assert_stopped()
+    assert BUSY in vm.log_text() and told(vm, "RESET") == []
+    disk.go()
+    assert vm.qmp.wait_event("RESET")["data"] == {"guest": False,
+                                                  "reason": "host-qmp-system-reset"}
+    vm.shared.wait(lambda: 0 < vm.shared.detail(0) < 16)
+    goes_on(vm)
+    assert told(vm, "RESET") == []
+
+
+def test_reset_of_a_stopped_guest(guest):
+    """stop, reset, cont: it runs when both are over."""
+    vm, disk = guest
+    vm.qmp.cmd("stop")
+    vm.qmp.cmd("system_reset")
+    vm.qmp.cmd("cont")
+    answers(vm, "running")
+    vm.shared.assert_stopped()
+    disk.go()
+    vm.qmp.wait_event("RESET")
+    goes_on(vm)
+
+
+def test_stop_in_a_reset(guest):
+    vm, disk = guest
+    vm.qmp.cmd("system_reset")
+    vm.qmp.cmd("stop")
+    disk.go()
+    vm.qmp.wait_event("RESET")
+    answers(vm, "paused")
+    vm.shared.assert_stopped()
+    vm.qmp.cmd("cont")
+    goes_on(vm)
+
+
+@pytest.mark.parametrize("before", ["", "stop", "system_reset"])
+@pytest.mark.parametrize("how", ["quit", "SIGTERM"])
+def test_the_process_ends(guest, how, before):
+    vm, disk = guest
+    if before:
+        vm.qmp.cmd(before)
+    if how == "quit":
+        vm.quit()
+    else:
+        vm.process.send_signal(signal.SIGTERM)
+    assert vm.wait_exit(20) == 0
+    assert "left behind" in vm.log_text()
+
+
+def update(vm, how, info):
+    """Try to update @vm; its record, and the successor if there is one."""
+    new = None
+    vm.qmp.cmd("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+    if how == "exec":
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/{vm.tag}.state")
+    else:
+        new = vm.successor()
+        wait_for_socket(new.cpr_path)
+        vm.migrate_to(new)
+    result = vm.qmp.wait_status(("completed", "failed"), 60)
+    info.update(result)
+    return new
+
+
+@pytest.mark.parametrize("limit", [0, 300])
+@pytest.mark.parametrize("how", ["exec", "transfer"])
+def test_update(guest, how, limit):
+    """It fails in time, unchanged, the guest's vCPUs never stopped; the next one works."""
+    vm, disk = guest
+    info = {}
+    if limit:
+        vm.qmp.cmd("migrate-set-parameters", **{"downtime-limit": limit})
+    new = update(vm, how, info)
+    record = info["update-record"]
+    assert info["status"] == "failed" and record["result"] == "unchanged"
+    assert BUSY in record["reason"]
+    assert record["phases"][-1]["name"] == "disks" and record["phases"][-1]["ns"] < 3e9
+    assert told(vm, "STOP") == []
+    if new:
+        assert new.wait_exit() == 1
+    vm.shared.assert_running()
+    goes_on(vm, disk)
+    vm.qmp.cmd("migrate-set-parameters", **{"downtime-limit": 60000})
+    new = update(vm, how, info)
+    assert info["status"] == "completed", info
+    goes_on(new or vm)
+
+
+@pytest.mark.parametrize("how", ["exec", "transfer"])
+@pytest.mark.parametrize("before", ["stop", "system_reset"])
+def test_update_waits(guest, how, before):
+    """The disk answers in time: what was begun is done first, then the update."""
+    vm, disk = guest
+    info = {}
+    vm.qmp.cmd(before)
+    vm.qmp.cmd("migrate-set-parameters", **{"downtime-limit": 60000})
+    if how == "exec":
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+        vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/{vm.tag}.state")
+    else:
+        new = vm.successor()
+        wait_for_socket(new.cpr_path)
+        vm.migrate_to(new)
+    disk.go()
+    info = vm.qmp.wait_status(("completed", "failed"), 60)
+    assert info["status"] == "completed", info
+    owner = vm if how == "exec" else new
+    if before == "stop":
+        answers(owner, "paused")
+        owner.qmp.cmd("cont")
+    else:
+        vm.qmp.wait_event("RESET")
+    goes_on(owner)
+
+
+@pytest.mark.parametrize("how", ["exec", "transfer"])
+def test_stopped_update_fails(guest, how):
+    """A stopped guest's devices may not be saved before they are at rest."""
+    vm, disk = guest
+    info = {}
+    vm.qmp.cmd("stop")
+    update(vm, how, info)
+    assert info["update-record"]["result"] == "unchanged" and BUSY in info["error-desc"]
+    answers(vm, "paused")
+    vm.qmp.cmd("cont")
     goes_on(vm, disk)

@@ -221,6 +221,16 @@ void acpi_pm_take_ejected(struct device *dev, uint32_t *ejected, uint32_t *refus
 	g_mutex_unlock(&dev->lock);
 }
 
+void acpi_pm_keep_ejected(struct device *dev, uint32_t slots)
+{
+	struct acpi_pm *pm = (struct acpi_pm *)dev;
+
+	g_mutex_lock(&dev->lock);
+	pm->state.hotplug.ejected |= slots;
+	acpi_hotplug_apply(&pm->hotplug);
+	g_mutex_unlock(&dev->lock);
+}
+
 /* ---- registers ---- */
 
 static uint64_t acpi_pm_read(void *opaque, uint64_t offset_bytes, uint32_t size)
@@ -341,7 +351,7 @@ static void acpi_pm_reset(struct device *dev)
 	g_mutex_unlock(&dev->lock);
 }
 
-static bool acpi_pm_quiesce(struct device *dev, uint64_t deadline_ns, GError **error)
+static void acpi_pm_quiesce(struct device *dev)
 {
 	struct acpi_pm *pm = (struct acpi_pm *)dev;
 
@@ -349,7 +359,6 @@ static bool acpi_pm_quiesce(struct device *dev, uint64_t deadline_ns, GError **e
 	pm->quiesced = true;
 	pm_arm(pm);
 	g_mutex_unlock(&dev->lock);
-	return true;
 }
 
 static void acpi_pm_resume(struct device *dev)

@@ -50,3 +50,6 @@ uint32_t acpi_pm_eject_requested(struct device *dev);
  * Whenever there is something to take, env->power() was called with POWER_EJECT.
  */
 void acpi_pm_take_ejected(struct device *dev, uint32_t *ejected, uint32_t *refused);
+
+/** acpi_pm_keep_ejected() - Of what was taken, @slots go later and stay hidden; the others are gone. */
+void acpi_pm_keep_ejected(struct device *dev, uint32_t slots);

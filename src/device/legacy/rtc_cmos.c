@@ -514,7 +514,7 @@ static void rtc_cmos_reset(struct device *dev)
 	g_mutex_unlock(&dev->lock);
 }
 
-static bool rtc_cmos_quiesce(struct device *dev, uint64_t deadline_ns, GError **error)
+static void rtc_cmos_quiesce(struct device *dev)
 {
 	struct rtc_cmos *rtc = (struct rtc_cmos *)dev;
 
@@ -522,7 +522,6 @@ static bool rtc_cmos_quiesce(struct device *dev, uint64_t deadline_ns, GError **
 	rtc->quiesced = true;
 	rtc_arm(rtc);
 	g_mutex_unlock(&dev->lock);
-	return true;
 }
 
 static void rtc_cmos_resume(struct device *dev)

@@ -498,14 +498,13 @@ static void uart16550_reset(struct device *dev)
 	g_mutex_unlock(&dev->lock);
 }
 
-static bool uart16550_quiesce(struct device *dev, uint64_t deadline_ns, GError **error)
+static void uart16550_quiesce(struct device *dev)
 {
 	struct uart16550 *uart = (struct uart16550 *)dev;
 
 	g_mutex_lock(&dev->lock);
 	uart->quiesced = true;
 	g_mutex_unlock(&dev->lock);
-	return true;
 }
 
 static void uart16550_resume(struct device *dev)

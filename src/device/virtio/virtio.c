@@ -119,6 +119,7 @@ bool virtio_pop(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *
 
 	switch (virtqueue_pop(ring, chain)) {
 	case VIRTQUEUE_CHAIN:
+		vdev->queues[q].n_in_flight++;
 		vdev->n_in_flight++;
 		return true;
 	case VIRTQUEUE_BROKEN:
@@ -132,6 +133,7 @@ bool virtio_pop(struct virtio_device *vdev, uint32_t q, struct virtqueue_chain *
 void virtio_unpop(struct virtio_device *vdev, uint32_t q)
 {
 	virtqueue_unpop(&vdev->queues[q].ring);
+	vdev->queues[q].n_in_flight--;
 	vdev->n_in_flight--;
 }
 
@@ -162,25 +164,28 @@ static void virtio_forget(struct virtio_device *vdev)
 }
 
 /* One less in flight: whoever waits for none is told. */
-static void virtio_settle(struct virtio_device *vdev)
+static void virtio_settle(struct virtio_device *vdev, uint32_t q)
 {
+	vdev->queues[q].n_in_flight--;
 	if (--vdev->n_in_flight)
 		return;
-	if (vdev->quiesced || vdev->resetting)
-		g_cond_broadcast(&vdev->idle);
 	if (vdev->resetting)
 		virtio_forget(vdev);
+	if (vdev->draining)
+		device_drained(&vdev->fn.dev);
+	vdev->draining = false;
 }
 
 void virtio_shelve(struct virtio_device *vdev, uint32_t q)
 {
 	vdev->queues[q].ring.s->n_shelved++;
-	virtio_settle(vdev);
+	virtio_settle(vdev, q);
 }
 
 void virtio_unshelve(struct virtio_device *vdev, uint32_t q)
 {
 	vdev->queues[q].ring.s->n_shelved--;
+	vdev->queues[q].n_in_flight++;
 	vdev->n_in_flight++;
 }
 
@@ -199,7 +204,7 @@ void virtio_push(struct virtio_device *vdev, uint32_t q, uint16_t head, uint32_t
 	/* A driver that resets has no more use for its used ring. */
 	if (!vdev->resetting)
 		virtqueue_push(&vdev->queues[q].ring, head, len_bytes);
-	virtio_settle(vdev);
+	virtio_settle(vdev, q);
 }
 
 /* ---- kicks ---- */
@@ -390,7 +395,6 @@ bool virtio_realize(struct virtio_device *vdev, const struct virtio_params *para
 		vdev->features |= UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX;
 	if (params->props->indirect_desc)
 		vdev->features |= UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC;
-	g_cond_init(&vdev->idle);
 	vdev->realized = true;
 	vdev->kick_fd = -1;
 	for (uint32_t q = 0; q < VIRTIO_QUEUES_MAX; q++) {
@@ -412,17 +416,6 @@ static void virtio_unwatch(void *opaque)
 		loop_unwatch(&vdev->queues[q].kick_watch);
 }
 
-void virtio_drain(struct virtio_device *vdev)
-{
-	if (!vdev->realized)
-		return;
-	g_mutex_lock(&vdev->fn.dev.lock);
-	vdev->quiesced = true;
-	while (vdev->n_in_flight)
-		g_cond_wait(&vdev->idle, &vdev->fn.dev.lock);
-	g_mutex_unlock(&vdev->fn.dev.lock);
-}
-
 void virtio_unrealize(struct virtio_device *vdev)
 {
 	if (!vdev->realized)
@@ -438,7 +431,6 @@ void virtio_unrealize(struct virtio_device *vdev)
 	fd_close(&vdev->kick_fd);
 	for (uint32_t q = 0; q < vdev->n_queues; q++)
 		fd_close(&vdev->queues[q].kick_fd);
-	g_cond_clear(&vdev->idle);
 	vdev->realized = false;
 }
 
@@ -447,32 +439,41 @@ void virtio_reset(struct device *dev)
 	struct virtio_device *vdev = (struct virtio_device *)dev;
 
 	g_mutex_lock(&dev->lock);
-	vdev->resetting = true;
-	while (vdev->n_in_flight)
-		g_cond_wait(&vdev->idle, &dev->lock);
-	virtio_forget(vdev);
+	virtio_start_reset(vdev);
 	pci_function_reset(&vdev->fn);
 	g_mutex_unlock(&dev->lock);
 }
 
-bool virtio_quiesce(struct device *dev, uint64_t deadline_ns, GError **error)
+bool virtio_drain(struct device *dev)
 {
 	struct virtio_device *vdev = (struct virtio_device *)dev;
-	uint32_t n_left;
+	bool idle;
 
 	g_mutex_lock(&dev->lock);
 	vdev->quiesced = true;
-	while (vdev->n_in_flight &&
-	       g_cond_wait_until(&vdev->idle, &dev->lock, deadline_ns / NS_PER_USEC))
-		;
-	n_left = vdev->n_in_flight;
+	idle = vdev->n_in_flight == 0;
+	vdev->draining = !idle;
 	g_mutex_unlock(&dev->lock);
-	if (n_left)
-		return error_set(error, MOLT_ERROR_TIMEOUT,
-				 "%s/%s: %u requests are still in flight; the backend does not "
-				 "answer in time",
-				 dev->path, dev->ops->name, n_left);
-	return true;
+	return idle;
+}
+
+uint32_t virtio_in_flight(struct device *dev, GString *text)
+{
+	struct virtio_device *vdev = (struct virtio_device *)dev;
+	uint32_t n;
+
+	g_mutex_lock(&dev->lock);
+	n = vdev->n_in_flight;
+	for (uint32_t q = 0; text && q < vdev->n_queues; q++) {
+		uint32_t n_queue = vdev->queues[q].n_in_flight;
+
+		if (n_queue)
+			g_string_append_printf(text, "%squeue %u: %u request%s",
+					       text->len ? ", " : "", q, n_queue,
+					       n_queue > 1 ? "s" : "");
+	}
+	g_mutex_unlock(&dev->lock);
+	return n;
 }
 
 void virtio_resume(struct device *dev)
@@ -482,6 +483,7 @@ void virtio_resume(struct device *dev)
 
 	g_mutex_lock(&dev->lock);
 	vdev->quiesced = false;
+	vdev->draining = false;
 	for (uint32_t q = 0; q < vdev->n_queues; q++) {
 		if (!virtio_queue_live(vdev, q))
 			continue;

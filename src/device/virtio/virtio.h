@@ -34,8 +34,8 @@
  * Reset.  The guest's buffers belong to the device until it says otherwise, so a reset waits for
  * what is in flight: status reads back as before until the last virtio_push(), then as 0.
  *
- * Update.  Quiesce stops the handling of queues and waits until nothing is in flight; kicks that
- * come meanwhile stay where they are, in the rings.  Resume looks at every queue as if kicked and
+ * Update.  Drain stops the handling of queues; what is in flight ends in its own time, and the last
+ * virtio_push() tells the machine.  Kicks that come meanwhile stay where they are, in the rings.  Resume looks at every queue as if kicked and
  * raises every queue's interrupt once: a spurious one is harmless, a lost one is not.  So neither
  * eventfd counters nor requests need to cross, but for those that a model has shelved: of these it
  * saves which they are.
@@ -165,6 +165,7 @@ struct virtio_params {
 /**
  * struct virtio_queue - Run-time part of a queue
  * @kick_fd:	Its doorbell; -1 where the device has one for all queues
+ * @n_in_flight: popped and not pushed
  * @doorbell_gpa: where @kick_fd is registered as an ioeventfd, 0 if it is not
  */
 struct virtio_queue {
@@ -173,6 +174,7 @@ struct virtio_queue {
 	int kick_fd;
 	GSource *kick_watch;
 	uint64_t doorbell_gpa;
+	uint32_t n_in_flight;
 };
 
 /**
@@ -182,10 +184,10 @@ struct virtio_queue {
  * @config:	The configuration space as the driver reads it
  * @kick_fd, @kicked: doorbell of a device without ioeventfd, and which queues it is for
  * @bar_gpa:	Where the registers are mapped, 0 for nowhere
- * @n_in_flight: popped and not pushed
+ * @n_in_flight: popped and not pushed, of all queues
  * @quiesced:	No queue is handled
+ * @draining:	... and the machine wants to hear when @n_in_flight becomes 0
  * @resetting:	The driver asked for a reset that waits for @n_in_flight
- * @idle:	Signalled when @n_in_flight becomes 0
  * @realized:	virtio_realize() got to its end
  */
 struct virtio_device {
@@ -207,9 +209,9 @@ struct virtio_device {
 	uint32_t n_in_flight;
 	bool ioeventfd;
 	bool quiesced;
+	bool draining;
 	bool resetting;
 	bool realized;
-	GCond idle;
 	struct log_limit log;
 };
 
@@ -218,21 +220,15 @@ struct virtio_device {
 /** virtio_realize() - Set up the PCI function, queues and watches, quiesced. */
 bool virtio_realize(struct virtio_device *vdev, const struct virtio_params *params, GError **error);
 
-/**
- * virtio_drain() - Stop handling queues and wait until nothing is in flight; first in unrealize
- *
- * Accepts a device that was never realized.  Its thread must still run.
- */
-void virtio_drain(struct virtio_device *vdev);
-
 /** virtio_unrealize() - Undo virtio_realize(); accepts half of it.  The thread must still run. */
 void virtio_unrealize(struct virtio_device *vdev);
 
-/** virtio_reset() - device_ops.reset; waits for what is in flight. */
+/** virtio_reset() - device_ops.reset; what is in flight, if anything, completes it later. */
 void virtio_reset(struct device *dev);
 
-/** virtio_quiesce() - device_ops.quiesce. */
-bool virtio_quiesce(struct device *dev, uint64_t deadline_ns, GError **error);
+/** virtio_drain(), virtio_in_flight() - device_ops of these names. */
+bool virtio_drain(struct device *dev);
+uint32_t virtio_in_flight(struct device *dev, GString *text);
 
 /** virtio_resume() - device_ops.resume. */
 void virtio_resume(struct device *dev);

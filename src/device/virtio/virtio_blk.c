@@ -537,7 +537,6 @@ static void virtio_blk_unrealize(struct device *dev)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)dev;
 
-	virtio_drain(&blk->vdev);
 	virtio_unrealize(&blk->vdev);
 	if (blk->thread)
 		io_thread_run(blk->thread, blk_free_queue, blk);
@@ -563,7 +562,8 @@ const struct device_ops virtio_blk_ops = {
 	.state_offset = offsetof(struct virtio_blk, state),
 	.realize = virtio_blk_realize,
 	.reset = virtio_reset,
-	.quiesce = virtio_quiesce,
+	.drain = virtio_drain,
+	.in_flight = virtio_in_flight,
 	.resume = virtio_resume,
 	.capture = virtio_blk_capture,
 	.at_rest = virtio_blk_at_rest,

@@ -542,7 +542,6 @@ static void virtio_serial_unrealize(struct device *dev)
 {
 	struct virtio_serial *serial = (struct virtio_serial *)dev;
 
-	virtio_drain(&serial->vdev);
 	virtio_unrealize(&serial->vdev);
 }
 
@@ -558,7 +557,8 @@ const struct device_ops virtio_serial_ops = {
 	.state_offset = offsetof(struct virtio_serial, state),
 	.realize = virtio_serial_realize,
 	.reset = virtio_reset,
-	.quiesce = virtio_quiesce,
+	.drain = virtio_drain,
+	.in_flight = virtio_in_flight,
 	.resume = virtio_resume,
 	.capture = virtio_capture,
 	.at_rest = virtio_at_rest,

@@ -121,15 +121,6 @@ static void virtio_port_reset(struct device *dev)
 {
 }
 
-static bool virtio_port_quiesce(struct device *dev, uint64_t deadline_ns, GError **error)
-{
-	return true;
-}
-
-static void virtio_port_resume(struct device *dev)
-{
-}
-
 const struct device_ops virtconsole_ops = {
 	.name = "virtconsole",
 	.driver = "virtconsole",
@@ -140,8 +131,6 @@ const struct device_ops virtconsole_ops = {
 	.size = sizeof(struct virtio_port),
 	.realize = virtio_port_realize,
 	.reset = virtio_port_reset,
-	.quiesce = virtio_port_quiesce,
-	.resume = virtio_port_resume,
 	.unrealize = virtio_port_unrealize,
 };
 
@@ -155,7 +144,5 @@ const struct device_ops virtserialport_ops = {
 	.size = sizeof(struct virtio_port),
 	.realize = virtio_port_realize,
 	.reset = virtio_port_reset,
-	.quiesce = virtio_port_quiesce,
-	.resume = virtio_port_resume,
 	.unrealize = virtio_port_unrealize,
 };

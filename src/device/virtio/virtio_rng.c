@@ -243,7 +243,6 @@ static void virtio_rng_unrealize(struct device *dev)
 {
 	struct virtio_rng *rng = (struct virtio_rng *)dev;
 
-	virtio_drain(&rng->vdev);
 	virtio_unrealize(&rng->vdev);
 	loop_unwatch(&rng->fd_watch);
 	loop_unwatch(&rng->timer);
@@ -266,7 +265,8 @@ const struct device_ops virtio_rng_ops = {
 	.state_offset = offsetof(struct virtio_rng, state),
 	.realize = virtio_rng_realize,
 	.reset = virtio_reset,
-	.quiesce = virtio_quiesce,
+	.drain = virtio_drain,
+	.in_flight = virtio_in_flight,
 	.resume = virtio_resume,
 	.capture = virtio_capture,
 	.at_rest = virtio_at_rest,

@@ -171,6 +171,19 @@ static inline void fake_power(void *opaque, enum power_request request)
 	((struct fake_machine *)opaque)->n_power[request]++;
 }
 
+/* device_env.drained, of all machines. */
+static GMutex fake_drain_lock;
+static GCond fake_drain_cond;
+static uint32_t fake_n_drained;
+
+static inline void fake_drained(void *opaque)
+{
+	g_mutex_lock(&fake_drain_lock);
+	fake_n_drained++;
+	g_cond_signal(&fake_drain_cond);
+	g_mutex_unlock(&fake_drain_lock);
+}
+
 static inline struct fake_machine *fake_machine_new(void)
 {
 	struct fake_machine *m = g_new0(struct fake_machine, 1);
@@ -186,6 +199,7 @@ static inline struct fake_machine *fake_machine_new(void)
 		.mmio = io_space_new("mmio"),
 		.accel = &m->accel,
 		.power = fake_power,
+		.drained = fake_drained,
 		.opaque = m,
 		.clock_ns = fake_clock,
 		.wall_ns = fake_wall,
@@ -250,14 +264,30 @@ static inline void fake_store(struct fake_machine *m, uint64_t gpa, uint32_t siz
 	io_space_write(m->env.mmio, gpa, size, value);
 }
 
+/* No new work, and wait for the old; then quiet in every way. */
+static inline void fake_rest(struct device *dev)
+{
+	const int64_t end = g_get_monotonic_time() + 10 * G_TIME_SPAN_SECOND;
+	const uint32_t seen = fake_n_drained;
+
+	if (dev->ops->drain && !dev->ops->drain(dev)) {
+		g_mutex_lock(&fake_drain_lock);
+		while (fake_n_drained == seen)
+			g_assert_true(g_cond_wait_until(&fake_drain_cond, &fake_drain_lock, end));
+		g_mutex_unlock(&fake_drain_lock);
+		g_assert_cmpuint(dev->ops->in_flight(dev, NULL), ==, 0);
+	}
+	if (dev->ops->quiesce)
+		dev->ops->quiesce(dev);
+}
+
 /* Quiesce, capture, save: as an update does. */
 static inline GByteArray *fake_save(struct device *dev)
 {
 	GByteArray *bytes = g_byte_array_new();
 	GError *error = NULL;
 
-	if (dev->ops->quiesce)
-		g_assert_true(dev->ops->quiesce(dev, clock_deadline_ms(1000), &error));
+	fake_rest(dev);
 	if (dev->ops->capture)
 		g_assert_true(dev->ops->capture(dev, &error));
 	state_save(dev->ops->state, device_state(dev), bytes, &error);

@@ -137,8 +137,7 @@ static void test_subject(gconstpointer data)
 		for (uint32_t i = 0; i < ACCESSES; i++)
 			poke(a, subject, rand);
 		fake_deliver(a);
-		if (new->ops->quiesce)
-			new->ops->quiesce(new, 0, NULL);
+		fake_rest(new);
 		fake_hand_over(old, new);
 		old->ops->reset(old);
 		new->ops->reset(new);

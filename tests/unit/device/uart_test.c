@@ -347,7 +347,7 @@ static void test_hand_over(void)
 	FAKE_WAIT_FOR(old.m->level[IRQ]);
 	out(&old, IER, 0x03);
 	n = fill(&old);
-	new.uart->ops->quiesce(new.uart, 0, NULL);
+	fake_rest(new.uart);
 	fake_hand_over(old.uart, new.uart);
 	/* The kernel's controllers carry the level: it is not raised a second time. */
 	g_assert_cmpuint(new.m->n_set_irq[IRQ], ==, 0);
@@ -373,10 +373,9 @@ static void test_hand_over(void)
 static void test_quiesce(void)
 {
 	struct uart_rig rig = uart_rig_new(true);
-	GError *error = NULL;
 
 	out(&rig, IER, 0x01);
-	g_assert_true(rig.uart->ops->quiesce(rig.uart, 0, &error));
+	fake_rest(rig.uart);
 	say(&rig, "x", 1);
 	for (int i = 0; i < 10; i++)
 		g_main_context_iteration(NULL, FALSE);

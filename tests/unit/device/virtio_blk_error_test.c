@@ -288,7 +288,7 @@ static void test_stop(struct errors *e, const void *data)
 	for (uint32_t i = 0; i < N_WRITES; i++)
 		g_assert_cmpuint(disk_status_of(&e->disk, i), ==, NO_STATUS);
 	/* What is shelved is not in flight: the device stands still at once. */
-	g_assert_true(dev->ops->quiesce(dev, clock_deadline_ms(1000), NULL));
+	fake_rest(dev);
 	dev->ops->resume(dev);
 	expect_writes_done(e);
 	for (uint32_t i = 0; i < N_WRITES; i++)
@@ -310,7 +310,7 @@ static void test_stop_again(struct errors *e, const void *data)
 	fake_store(disk->d.m, disk->d.notify, 2, 0);
 	fail_with(e, EIO);
 	for (uint32_t round = 2; round < 5; round++) {
-		g_assert_true(dev->ops->quiesce(dev, clock_deadline_ms(1000), NULL));
+		fake_rest(dev);
 		g_assert_cmpuint(disk_status_of(disk, 20), ==, NO_STATUS);
 		e->bad->n_steps = 0;
 		dev->ops->resume(dev);
@@ -322,7 +322,7 @@ static void test_stop_again(struct errors *e, const void *data)
 	}
 	(void)old;
 	fail_with(e, 0);
-	g_assert_true(dev->ops->quiesce(dev, clock_deadline_ms(1000), NULL));
+	fake_rest(dev);
 	dev->ops->resume(dev);
 	expect_writes_done(e);
 	drv_wait_used(&disk->d, 0, 1, &len);

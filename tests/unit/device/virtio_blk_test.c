@@ -296,7 +296,9 @@ static void test_reset_in_flight(struct disk *disk, const void *data)
 	for (uint32_t i = 0; i < 15; i++)
 		disk_offer(disk, 0, i, VIRTIO_BLK_T_OUT, i * 8, disk->data + i * 4096, 4096, false);
 	kick_always(disk);
+	fake_rest(d->dev);
 	d->dev->ops->reset(d->dev);
+	d->dev->ops->resume(d->dev);
 	g_assert_cmpuint(drv_pci_get(d, PCI_COMMAND, 2), ==, 0);
 	disk_start(disk, disk->d.features);
 	g_assert_cmpuint(disk_do(disk, VIRTIO_BLK_T_IN, 0, disk->data, 512, true), ==, 0);

@@ -225,6 +225,7 @@ static inline void drv_plug(struct drv *d, struct fake_machine *m, struct drv_ra
 
 static inline void drv_unplug(struct drv *d)
 {
+	fake_rest(d->dev);
 	device_free(d->dev);
 	device_free(d->bridge);
 	fake_machine_free(d->m);

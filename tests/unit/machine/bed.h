@@ -33,8 +33,9 @@ static inline struct bed bed_new(struct vm_config *config, enum runstate runstat
 	machine->config = config;
 	machine->chardevs = chardev_set_new();
 	machine->runstate = runstate;
-	machine->device_holds = machine->chardev_holds = 1;
-	machine->stopped = true;
+	machine->chardev_holds = 1;
+	machine->devices = g_ptr_array_new();
+	hold_init(&machine->hold, machine->devices, HOLD_STOPPED, machine_settle, machine);
 	machine->pci64_base = UINT64_C(4) << 30;
 	machine_requests_init(machine);
 	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
