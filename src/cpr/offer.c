@@ -103,6 +103,7 @@ char *offer_config_differences(const struct offer *offer, const struct vm_config
 {
 	g_autoptr(GString) out = g_string_new(NULL);
 	g_autofree char *config = NULL;
+	g_autofree char *moved = NULL;
 
 	if (offer->state_min_reader > STATE_FORMAT_VERSION)
 		add_line(
@@ -114,6 +115,13 @@ char *offer_config_differences(const struct offer *offer, const struct vm_config
 		config = vm_config_differences(offer->config, own, may_lack);
 	if (config)
 		add_line(out, "%s", config);
+	/* After execve() nothing is opened for the first time. */
+	if (own->explicit_vm && g_strcmp0(offer->mode, "cpr-exec") == 0)
+		moved = vm_config_moved_chardevs(offer->config, own, false);
+	if (moved)
+		add_line(out,
+			 "%s\nan exec goes on with what is open; cpr-transfer takes other places",
+			 moved);
 	return out->len ? g_strdup(out->str) : NULL;
 }
 

@@ -74,9 +74,16 @@ bool incoming_may_plug(const struct incoming *in)
 	       (in->channels.deferred || in->channels.cpr);
 }
 
+static bool may_stay(void *opaque, const char *name)
+{
+	const struct update *update = opaque;
+
+	return update_fd_is_process(NULL, name) || chardev_fd_moved(update->config, name);
+}
+
 bool incoming_all_taken(const struct incoming *in, GError **error)
 {
-	return fdstore_finish(in->update->inherited, update_fd_is_process, NULL, error);
+	return fdstore_finish(in->update->inherited, may_stay, in->update, error);
 }
 
 /* Everything that differs in one message; own machine @may_lack some, @all descriptors must be taken. */

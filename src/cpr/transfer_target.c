@@ -91,6 +91,7 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 	struct update *update = tt->base.update;
 	autoptr(offer) offer = offer_from_json(body, error);
 	g_autofree char *differences = NULL;
+	g_autofree char *moved = NULL;
 
 	if (!offer)
 		return false;
@@ -104,6 +105,10 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 		return error_set(error, MOLT_ERROR_REFUSED, "%s", differences);
 	if (!fd_paths_check(&update->fds, tt->paths, error))
 		return false;
+	if (update->config->explicit_vm)
+		moved = vm_config_moved_chardevs(offer->config, update->config, true);
+	if (moved)
+		log_info("used as the command line has it: %s", moved);
 	tt->accepted = true;
 	update_adopt(update, offer, false);
 	tt->base.offer = g_steal_pointer(&offer);

@@ -118,6 +118,9 @@ enum chardev_kind {
  * @mux:	several frontends may share it, switched with Ctrl-A c
  * @logfile, @logappend: copy of the output
  * @reopen_on_cpr: close and reopen instead of preserving it across an update
+ * @moved:	run-time: a successor's leads elsewhere than the predecessor's of the same id, whose
+ *		descriptors it therefore does not take; see vm_config_moved_chardevs()
+ * @log_moved:	the same for @logfile
  */
 struct chardev_config {
 	enum chardev_kind kind;
@@ -137,6 +140,8 @@ struct chardev_config {
 	char *logfile;
 	bool logappend;
 	bool reopen_on_cpr;
+	bool moved;
+	bool log_moved;
 };
 
 enum block_aio { BLOCK_AIO_IO_URING, BLOCK_AIO_THREADS };
@@ -325,6 +330,16 @@ struct vm_config *vm_config_from_json(const json_t *json, GError **error);
  */
 char *vm_config_differences(const struct vm_config *ours, const struct vm_config *theirs,
 			    bool may_lack);
+
+/**
+ * vm_config_moved_chardevs() - Which chardevs of @theirs lead elsewhere than ours of the same id
+ * @mark:	Set chardev_config.moved and log_moved in @theirs
+ *
+ * Another path, address or role: the descriptor that crosses is not what the successor asks for.
+ * Return: one line each, separated by newlines; NULL if there is none.  Owned by the caller.
+ */
+char *vm_config_moved_chardevs(const struct vm_config *ours, const struct vm_config *theirs,
+			       bool mark);
 
 /*
  * Lookups by id; NULL if there is none.  vm_config_block() takes a node name or a -drive's id.

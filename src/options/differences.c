@@ -347,3 +347,43 @@ char *vm_config_differences(const struct vm_config *ours, const struct vm_config
 	compare_devices(out, ours, theirs, may_lack);
 	return g_string_free(out, out->len == 0);
 }
+
+/* ---- chardevs that lead elsewhere ---- */
+
+/* "unix:/path", "tcp:host:port,server=on": where it leads; the caller's. */
+static char *chardev_place(const struct chardev_config *chardev)
+{
+	const char *server = chardev->server ? ",server=on" : "";
+
+	if (chardev->host || chardev->port)
+		return g_strdup_printf("%s:%s%s", chardev->host ? chardev->host : "",
+				       chardev->port ? chardev->port : "", server);
+	return g_strdup_printf("%s%s%s%s", chardev->path ? chardev->path : "",
+			       chardev->in_path ? ",input-path=" : "",
+			       chardev->in_path ? chardev->in_path : "", server);
+}
+
+char *vm_config_moved_chardevs(const struct vm_config *ours, const struct vm_config *theirs,
+			       bool mark)
+{
+	GString *out = g_string_new(NULL);
+
+	for (guint i = 0; i < theirs->chardevs->len; i++) {
+		struct chardev_config *b = g_ptr_array_index(theirs->chardevs, i);
+		const struct chardev_config *a = vm_config_chardev(ours, b->id);
+		g_autofree char *what = g_strdup_printf("chardev %s", b->id);
+		g_autofree char *log = g_strdup_printf("chardev %s: logfile", b->id);
+		g_autofree char *here = a ? chardev_place(a) : NULL;
+		g_autofree char *there = chardev_place(b);
+
+		if (!a || a->kind != b->kind)
+			continue;
+		compare_text(out, what, here, there);
+		compare_text(out, log, a->logfile, b->logfile);
+		if (mark) {
+			b->moved = strcmp(here, there) != 0;
+			b->log_moved = g_strcmp0(a->logfile, b->logfile) != 0;
+		}
+	}
+	return g_string_free(out, out->len == 0);
+}

@@ -26,8 +26,6 @@ static int acquire_open(const char *name, enum fd_kind kind, fd_open_fn *open_fn
 int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
 	       void *arg, GError **error)
 {
-	autofd int fd = -1;
-
 	if (src && src->inherited && fdstore_find(src->inherited, name))
 		return fd_inherit(src, name, kind, error);
 	if (src && src->inherited && src->complete &&
@@ -35,7 +33,14 @@ int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_op
 		error_set_generic(error, "descriptor %s: was not handed over", name);
 		return -1;
 	}
-	fd = acquire_open(name, kind, open_fn, arg, error);
+	return fd_acquire_new(src, name, kind, open_fn, arg, error);
+}
+
+int fd_acquire_new(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
+		   void *arg, GError **error)
+{
+	autofd int fd = acquire_open(name, kind, open_fn, arg, error);
+
 	if (fd < 0 || !fd_publish(src, name, kind, fd, error))
 		return -1;
 	return fd_steal(&fd);

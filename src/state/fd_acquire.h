@@ -59,6 +59,14 @@ int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_op
 	       void *arg, GError **error);
 
 /**
+ * fd_acquire_new() - fd_acquire(), opened whatever the predecessor had under that name
+ *
+ * For what the successor is told to use instead.
+ */
+int fd_acquire_new(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
+		   void *arg, GError **error);
+
+/**
  * fd_inherit() - The predecessor's descriptor called @name, if it had one
  *
  * For what may or may not be there, such as an accepted connection.  Remembered as live.

@@ -108,7 +108,8 @@ static int chardev_open_log(void *opaque, GError **error)
 static bool chardev_open(struct chardev *chardev, GError **error)
 {
 	if (chardev->config.logfile) {
-		chardev->log_fd = chardev_acquire(chardev, "log", FD_CHAR, chardev_open_log, error);
+		chardev->log_fd =
+			chardev_acquire(chardev, CHARDEV_LOG_FD, FD_CHAR, chardev_open_log, error);
 		if (chardev->log_fd < 0)
 			return false;
 	}
@@ -165,7 +166,7 @@ static void chardev_close(struct chardev *chardev, bool owner)
 	if (chardev->ops->close)
 		chardev->ops->close(chardev, owner);
 	chardev_close_fds(chardev);
-	chardev_withdraw(chardev, "log");
+	chardev_withdraw(chardev, CHARDEV_LOG_FD);
 	fd_close(&chardev->log_fd);
 }
 
@@ -210,13 +211,23 @@ char *chardev_fd_name(const struct chardev *chardev, const char *what)
 	return g_strconcat(chardev->prefix, "/", what, NULL);
 }
 
+/* Whether the predecessor's is another one than the configuration asks for. */
+static bool chardev_moved(const struct chardev *chardev, const char *what)
+{
+	return strcmp(what, CHARDEV_LOG_FD) == 0 ? chardev->config.log_moved
+						 : chardev->config.moved;
+}
+
 int chardev_acquire(struct chardev *chardev, const char *what, enum fd_kind kind,
 		    fd_open_fn *open_fn, GError **error)
 {
 	g_autofree char *name = chardev_fd_name(chardev, what);
 	g_autoptr(GError) failure = NULL;
-	int fd = fd_inherit(chardev->fds, name, kind, &failure);
+	int fd;
 
+	if (chardev_moved(chardev, what))
+		return fd_acquire_new(chardev->fds, name, kind, open_fn, chardev, error);
+	fd = fd_inherit(chardev->fds, name, kind, &failure);
 	if (failure) {
 		g_propagate_error(error, g_steal_pointer(&failure));
 		return -1;
@@ -231,8 +242,11 @@ int chardev_acquire(struct chardev *chardev, const char *what, enum fd_kind kind
 int chardev_inherit(struct chardev *chardev, const char *what, enum fd_kind kind, GError **error)
 {
 	g_autofree char *name = chardev_fd_name(chardev, what);
-	int fd = fd_inherit(chardev->fds, name, kind, error);
+	int fd;
 
+	if (chardev_moved(chardev, what))
+		return -1;
+	fd = fd_inherit(chardev->fds, name, kind, error);
 	if (fd >= 0)
 		chardev->inherited = true;
 	return fd;

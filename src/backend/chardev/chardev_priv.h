@@ -16,6 +16,9 @@
 
 #define CHARDEV_MAX_LINKS 4
 
+/* The logfile's name in the fd registry, after the chardev's. */
+#define CHARDEV_LOG_FD "log"
+
 /* Typed ahead for each frontend of a multiplexed chardev. */
 #define CHARDEV_MUX_BYTES 256
 

@@ -155,3 +155,18 @@ bool chardev_is_monitors(const struct vm_config *config, const char *id)
 	}
 	return found;
 }
+
+bool chardev_fd_moved(const struct vm_config *config, const char *name)
+{
+	for (guint i = 0; i < config->chardevs->len; i++) {
+		const struct chardev_config *chardev = config->chardevs->pdata[i];
+		g_autofree char *prefix = g_strdup_printf("chardev/%s/", chardev->id);
+		g_autofree char *log = g_strconcat(prefix, CHARDEV_LOG_FD, NULL);
+
+		if (g_str_equal(name, log))
+			return chardev->log_moved;
+		if (g_str_has_prefix(name, prefix))
+			return chardev->moved;
+	}
+	return false;
+}

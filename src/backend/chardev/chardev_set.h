@@ -63,3 +63,10 @@ struct chardev *chardev_set_get(struct chardev_set *set, unsigned int index);
  * Then it does not cross in a transfer: the old process keeps its monitors.
  */
 bool chardev_is_monitors(const struct vm_config *config, const char *id);
+
+/**
+ * chardev_fd_moved() - Whether the inherited descriptor @name is one that a chardev does not take
+ *
+ * Because @config, the successor's, has it lead elsewhere (chardev_config.moved).
+ */
+bool chardev_fd_moved(const struct vm_config *config, const char *name);

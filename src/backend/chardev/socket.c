@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "backend/chardev/chardev_priv.h"
+#include "backend/chardev/connect.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -20,49 +22,51 @@
 #include "state/fd_paths.h"
 #include "base/signals.h"
 
+/* How soon an accept() that failed is tried again. */
+#define ACCEPT_AGAIN_MS 500
+
 /**
  * struct socket_chardev - A socket chardev's own
  * @listen_fd:	server: -1 for a client
- * @connecting_fd: client: a connection attempt under way
+ * @attempt:	client: under way; NULL without one
  * @watch:	waits on one of the two
- * @retry:	client: time to the next attempt
+ * @retry:	time to the next attempt, to connect or to accept
  * @tried:	client: there was an attempt; the first one does not wait
- * @addrs:	client: where to, resolved once
+ * @refused:	server: the log has it that accept() fails
  * @made:	server: the UNIX socket's path
  * @claimed:	server: the path is a predecessor's still
  */
 struct socket_chardev {
 	int listen_fd;
-	int connecting_fd;
+	struct connect_attempt *attempt;
 	GSource *watch;
 	GSource *retry;
 	bool tried;
-	struct addrinfo *addrs;
+	bool refused;
 	struct file_made made;
 	bool claimed;
 };
 
 static void socket_resume(struct chardev *chardev);
-static struct addrinfo *socket_resolve(const struct chardev_config *config, GError **error);
 
 /* ---- addresses ---- */
 
-static bool unix_address(const char *path, struct sockaddr_un *addr, GError **error)
+static bool unix_check_path(const char *path, GError **error)
 {
-	*addr = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof(addr->sun_path))
-		return error_set_generic(error,
-					 "UNIX socket path '%s' is too long: at most %zu bytes",
-					 path, sizeof(addr->sun_path) - 1);
-	strcpy(addr->sun_path, path);
-	return true;
+	const size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+
+	if (strlen(path) <= max)
+		return true;
+	return error_set_generic(error, "UNIX socket path '%s' is too long: at most %zu bytes",
+				 path, max);
 }
 
+/* Where to listen. */
 static struct addrinfo *tcp_resolve(const struct chardev_config *config, GError **error)
 {
 	struct addrinfo hints = {
 		.ai_socktype = SOCK_STREAM,
-		.ai_flags = config->server ? AI_PASSIVE : 0,
+		.ai_flags = AI_PASSIVE,
 	};
 	const char *host = config->host && *config->host ? config->host : NULL;
 	struct addrinfo *addrs = NULL;
@@ -215,15 +219,42 @@ static void socket_adopt_running(struct chardev *chardev, int fd)
 	chardev_poll_input(chardev);
 }
 
+static gboolean socket_accept_again(void *opaque)
+{
+	struct chardev *chardev = opaque;
+	struct socket_chardev *s = chardev->priv;
+
+	loop_unwatch(&s->retry);
+	socket_resume(chardev);
+	return G_SOURCE_REMOVE;
+}
+
+/* No descriptors or memory left: the client stays in the queue, and would be reported for ever. */
+static void socket_back_off(struct chardev *chardev, int failure)
+{
+	struct socket_chardev *s = chardev->priv;
+
+	if (!s->refused)
+		log_warn("chardev '%s': cannot accept a connection: %s; it is tried again",
+			 chardev->config.id, g_strerror(failure));
+	s->refused = true;
+	s->retry = loop_after_ms(ACCEPT_AGAIN_MS, socket_accept_again, chardev);
+}
+
 static gboolean socket_acceptable(int listen_fd, GIOCondition condition, void *opaque)
 {
 	struct chardev *chardev = opaque;
 	struct socket_chardev *s = chardev->priv;
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	if (fd < 0)
+	if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
 		return G_SOURCE_CONTINUE;
 	loop_unwatch(&s->watch);
+	if (fd < 0) {
+		socket_back_off(chardev, errno);
+		return G_SOURCE_REMOVE;
+	}
+	s->refused = false;
 	socket_adopt_running(chardev, fd);
 	return G_SOURCE_REMOVE;
 }
@@ -247,124 +278,69 @@ static bool socket_await_client(struct chardev *chardev, GError **error)
 
 /* ---- client ---- */
 
-/*
- * Begin a connection to the first address that can be tried.
- * Return: the socket, connected or (errno EINPROGRESS) about to be; -1 with errno set.
- */
-static int socket_begin_connect(const struct addrinfo *addrs)
-{
-	int failure = ECONNREFUSED;
-
-	for (const struct addrinfo *a = addrs; a; a = a->ai_next) {
-		autofd int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
-			errno = 0;
-			return fd_steal(&fd);
-		}
-		if (fd >= 0 && errno == EINPROGRESS)
-			return fd_steal(&fd);
-		failure = errno;
-	}
-	errno = failure;
-	return -1;
-}
-
-static int socket_connect_result(int fd)
-{
-	socklen_t len = sizeof(int);
-	int result = 0;
-
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &result, &len) < 0 ? errno : result;
-}
-
 static gboolean socket_connect_done(int fd, GIOCondition condition, void *opaque)
 {
 	struct chardev *chardev = opaque;
 	struct socket_chardev *s = chardev->priv;
+	int connection;
 
 	loop_unwatch(&s->watch);
-	if (socket_connect_result(fd) == 0) {
-		socket_adopt_running(chardev, fd_steal(&s->connecting_fd));
-	} else {
-		fd_close(&s->connecting_fd);
+	connection = connect_end(&s->attempt, NULL);
+	if (connection >= 0)
+		socket_adopt_running(chardev, connection);
+	else
 		socket_resume(chardev);
-	}
 	return G_SOURCE_REMOVE;
 }
 
 static gboolean socket_retry(void *opaque)
 {
 	struct chardev *chardev = opaque;
+	const struct chardev_config *config = &chardev->config;
 	struct socket_chardev *s = chardev->priv;
-	int fd;
+	g_autoptr(GError) error = NULL;
 
 	loop_unwatch(&s->retry);
 	s->tried = true;
-	if (!s->addrs)
-		s->addrs = socket_resolve(&chardev->config, NULL);
-	fd = socket_begin_connect(s->addrs);
-	if (fd < 0) {
-		socket_resume(chardev);
-	} else if (errno == EINPROGRESS) {
-		s->connecting_fd = fd;
-		s->watch = loop_watch_fd(NULL, fd, G_IO_OUT, socket_connect_done, chardev);
+	s->attempt = connect_begin(config->path, config->host, config->port, &error);
+	if (s->attempt) {
+		s->watch = loop_watch_fd(NULL, connect_fd(s->attempt), G_IO_IN, socket_connect_done,
+					 chardev);
 	} else {
-		socket_adopt_running(chardev, fd);
+		log_rated(&chardev->log, "chardev '%s': %s", config->id, error->message);
+		socket_resume(chardev);
 	}
 	return G_SOURCE_REMOVE;
 }
 
-/* One addrinfo that holds a UNIX address, so that one loop serves both families. */
-static struct addrinfo *unix_resolve(const struct chardev_config *config, GError **error)
-{
-	struct sockaddr_un addr;
-	struct addrinfo *a;
-
-	if (!unix_address(config->path, &addr, error))
-		return NULL;
-	a = g_malloc0(sizeof(*a) + sizeof(addr));
-	a->ai_family = AF_UNIX;
-	a->ai_addr = (struct sockaddr *)(a + 1);
-	a->ai_addrlen = sizeof(addr);
-	memcpy(a->ai_addr, &addr, sizeof(addr));
-	return a;
-}
-
-static struct addrinfo *socket_resolve(const struct chardev_config *config, GError **error)
-{
-	return config->path ? unix_resolve(config, error) : tcp_resolve(config, error);
-}
-
-static void socket_free_addrs(const struct chardev_config *config, struct addrinfo *addrs)
-{
-	if (config->path)
-		g_free(addrs);
-	else if (addrs)
-		freeaddrinfo(addrs);
-}
-
-/* Connected to one of @addrs before it returns; -1 with @error set. */
-static int socket_connect_to(const struct chardev_config *config, const struct addrinfo *addrs,
+/* Connected before it returns, waiting with @poll; -1 with @error set. */
+static int socket_connect_to(const struct chardev_config *config,
+			     int (*poll)(int fd, short events, uint64_t deadline_ns),
 			     GError **error)
 {
-	autofd int fd = socket_begin_connect(addrs);
-	int failure = fd < 0 ? errno : 0;
+	struct connect_attempt *attempt =
+		connect_begin(config->path, config->host, config->port, error);
+	int ready, fd = -1;
 
-	if (fd >= 0 && errno == EINPROGRESS)
-		failure = fd_poll(fd, POLLOUT, 0) < 0 ? errno : socket_connect_result(fd);
-	if (!failure)
-		return fd_steal(&fd);
-	error_set_errno(error, failure, "cannot connect to '%s%s%s'", config->path ?: config->host,
-			config->path ? "" : ":", config->path ? "" : config->port);
-	return -1;
+	if (!attempt)
+		return -1;
+	ready = poll(connect_fd(attempt), POLLIN, clock_deadline_ms(CONNECT_MS));
+	if (ready > 0) {
+		fd = connect_end(&attempt, error);
+	} else {
+		error_set_errno(error, ready < 0 ? errno : ETIMEDOUT, "no answer");
+		connect_cancel(&attempt);
+	}
+	if (fd < 0)
+		g_prefix_error(error, "cannot connect to '%s%s%s': ", config->path ?: config->host,
+			       config->path ? "" : ":", config->path ? "" : config->port);
+	return fd;
 }
 
-/* Without reconnect the peer must be there at once. */
+/* Without reconnect the peer must be there at once.  A signal that ends the process ends the wait. */
 static bool socket_connect_now(struct chardev *chardev, GError **error)
 {
-	struct socket_chardev *s = chardev->priv;
-	int fd = socket_connect_to(&chardev->config, s->addrs, error);
+	int fd = socket_connect_to(&chardev->config, signals_poll, error);
 
 	return fd >= 0 && socket_adopt(chardev, fd, error);
 }
@@ -396,11 +372,7 @@ struct chardev_reopening *chardev_reopening_new(const struct chardev *chardev)
 
 bool chardev_reopening_connect(struct chardev_reopening *r, GError **error)
 {
-	struct addrinfo *addrs = socket_resolve(&r->config, error);
-
-	if (addrs)
-		r->fd = socket_connect_to(&r->config, addrs, error);
-	socket_free_addrs(&r->config, addrs);
+	r->fd = socket_connect_to(&r->config, fd_poll, error);
 	if (r->fd < 0)
 		g_prefix_error(error, "%s: ", r->name);
 	return r->fd >= 0;
@@ -436,28 +408,22 @@ static bool socket_open_server(struct chardev *chardev, GError **error)
 	if (chardev->inherited)
 		fd_path_add(chardev->paths, &s->made);
 	/* A predecessor's listener: whoever waited for a client has waited already. */
-	if (!chardev->config.wait || chardev->inherited || s->claimed)
+	if (!chardev->config.wait || chardev->inherited || s->claimed || chardev->config.moved)
 		return true;
 	return socket_await_client(chardev, error);
 }
 
 static bool socket_open_client(struct chardev *chardev, GError **error)
 {
-	struct socket_chardev *s = chardev->priv;
-
-	/*
-	 * What was inherited needs no address, and a name that does not resolve any more is no reason to
-	 * refuse it.  A predecessor whose connection had ended has none to hand over: go on without, as it.
-	 */
-	if (chardev->connected)
-		return true;
-	if (chardev->fds && chardev->fds->inherited &&
-	    (!chardev->config.reopen_on_cpr || chardev->config.reconnect_ms))
-		return true;
-	s->addrs = socket_resolve(&chardev->config, error);
-	if (!s->addrs)
+	if (chardev->config.path && !unix_check_path(chardev->config.path, error))
 		return false;
-	return chardev->config.reconnect_ms || socket_connect_now(chardev, error);
+	if (chardev->connected || chardev->config.reconnect_ms)
+		return true;
+	/* A predecessor whose connection had ended has none to hand over: go on without, as it. */
+	if (chardev->fds && chardev->fds->inherited && !chardev->config.moved &&
+	    !chardev->config.reopen_on_cpr)
+		return true;
+	return socket_connect_now(chardev, error);
 }
 
 static bool socket_open(struct chardev *chardev, GError **error)
@@ -466,7 +432,7 @@ static bool socket_open(struct chardev *chardev, GError **error)
 	g_autoptr(GError) failure = NULL;
 	int fd;
 
-	s->listen_fd = s->connecting_fd = -1;
+	s->listen_fd = -1;
 	chardev->priv = s;
 	fd = chardev_inherit(chardev, "connection", FD_STREAM, &failure);
 	if (failure) {
@@ -501,7 +467,7 @@ static void socket_quiesce(struct chardev *chardev)
 		return;
 	loop_unwatch(&s->watch);
 	loop_unwatch(&s->retry);
-	fd_close(&s->connecting_fd);
+	connect_cancel(&s->attempt);
 }
 
 static void socket_hangup(struct chardev *chardev)
@@ -524,7 +490,6 @@ static void socket_close(struct chardev *chardev, bool owner)
 	chardev_withdraw(chardev, "connection");
 	chardev_withdraw(chardev, "listener");
 	fd_close(&s->listen_fd);
-	socket_free_addrs(&chardev->config, s->addrs);
 	g_free(s);
 	chardev->priv = NULL;
 }

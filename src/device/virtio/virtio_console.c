@@ -19,6 +19,11 @@
  * Output of the guest that a chardev does not take stays in the transmit queue, with the number of
  * bytes that were taken (@tx_sent), until the chardev says that it is writable.
  *
+ * What a guest can repeat without end has bounds per turn of the main loop, in buffers and in bytes:
+ * one buffer may be as large as the guest's memory many times over.  What is left has the next turn,
+ * after everybody else's.  A receive buffer without room is nonsense and breaks the device: it would
+ * have to be looked at again and again.
+ *
  * Control messages to the guest (a port is there, is a console, has a name, is open) are bits per
  * port (@announce), sent when there are buffers on the control queue.  Bits do not pile up and
  * cross an update as they are.  After an update the bus compares what the guest was told of each
@@ -30,7 +35,8 @@
 #define N_VECTORS     2
 #define CONTROL_RX    2
 #define CONTROL_TX    3
-#define BUFFERS_MAX   128 /* of one queue per turn of the main loop */
+#define BUFFERS_MAX   128	  /* of one queue per turn of the main loop */
+#define BYTES_MAX     (64U << 10) /* of one port's output per turn */
 #define CONTROL_BYTES sizeof(struct virtio_console_control)
 #define CONFIG_BYTES  offsetof(struct virtio_console_config, emerg_wr)
 #define NAME_BYTES    64
@@ -162,6 +168,11 @@ static bool control_send(struct virtio_serial *serial, uint32_t nr, uint16_t eve
 
 	if (!virtio_pop(&serial->vdev, CONTROL_RX, &chain))
 		return false;
+	if (chain.in_bytes < CONTROL_BYTES) {
+		virtio_unpop(&serial->vdev, CONTROL_RX);
+		virtio_break(&serial->vdev, CONTROL_RX, "a buffer has no room for a message");
+		return false;
+	}
 	memcpy(message.text, text ? text : "", text_len);
 	len = iov_write(chain.iov + chain.n_out, chain.n_in, &message, CONTROL_BYTES + text_len);
 	virtio_push(&serial->vdev, CONTROL_RX, chain.head, len);
@@ -282,17 +293,19 @@ static bool control_take(struct virtio_serial *serial)
 
 /* ---- data ---- */
 
-/* Return: false if the chardev did not take all of it. */
+/* Send at most *@budget_bytes, which gets less.  Return: false if something is left of the buffer. */
 static bool port_send(struct virtio_port *port, struct virtio_serial_port_state *s,
-		      struct virtqueue_chain *chain)
+		      struct virtqueue_chain *chain, uint32_t *budget_bytes)
 {
 	struct iovec *iov = chain->iov;
 	uint32_t n = iov_skip(&iov, chain->n_out, s->tx_sent);
 
 	for (uint32_t i = 0; i < n; i++) {
-		size_t taken = chardev_write(port->link, iov[i].iov_base, iov[i].iov_len);
+		size_t want = MIN(iov[i].iov_len, *budget_bytes);
+		size_t taken = chardev_write(port->link, iov[i].iov_base, want);
 
 		s->tx_sent += taken;
+		*budget_bytes -= taken;
 		if (taken < iov[i].iov_len)
 			return false;
 	}
@@ -300,19 +313,25 @@ static bool port_send(struct virtio_port *port, struct virtio_serial_port_state 
 	return true;
 }
 
-/* Return: false if there is nothing to send, or no room for it (@blocked). */
-static bool data_take(struct virtio_serial *serial, uint32_t q, bool *blocked)
+/* Return: false if there is nothing to send, no room for it (@blocked), or no budget left. */
+static bool data_take(struct virtio_serial *serial, uint32_t q, uint32_t *budget_bytes,
+		      bool *blocked)
 {
 	struct virtqueue_chain chain = serial_chain(serial);
 	uint32_t nr = queue_port(q);
 	struct virtio_port *port = serial->ports[nr];
 
-	if (!virtio_pop(&serial->vdev, q, &chain))
+	if (*budget_bytes == 0 || !virtio_pop(&serial->vdev, q, &chain))
 		return false;
-	/* What is sent to a port that is not there is gone. */
-	if (port && !port_send(port, &serial->state.ports[nr], &chain)) {
+	if (chain.out_bytes > UINT32_MAX) {
 		virtio_unpop(&serial->vdev, q);
-		*blocked = true;
+		virtio_break(&serial->vdev, q, "a buffer is larger than 4 GiB");
+		return false;
+	}
+	/* What is sent to a port that is not there is gone. */
+	if (port && !port_send(port, &serial->state.ports[nr], &chain, budget_bytes)) {
+		virtio_unpop(&serial->vdev, q);
+		*blocked = *budget_bytes > 0;
 		return false;
 	}
 	virtio_push(&serial->vdev, q, chain.head, 0);
@@ -323,12 +342,13 @@ static void serial_handle_tx(struct virtio_serial *serial, uint32_t q)
 {
 	struct virtio_device *vdev = &serial->vdev;
 	struct virtqueue *ring = &vdev->queues[q].ring;
+	uint32_t budget_bytes = BYTES_MAX;
 	bool blocked = false;
 	uint32_t n = 0;
 
 	virtqueue_silence(ring);
-	while (n < BUFFERS_MAX &&
-	       (q == CONTROL_TX ? control_take(serial) : data_take(serial, q, &blocked)))
+	while (n < BUFFERS_MAX && (q == CONTROL_TX ? control_take(serial)
+						   : data_take(serial, q, &budget_bytes, &blocked)))
 		n++;
 	if (n)
 		virtio_notify(vdev, q);
@@ -369,10 +389,13 @@ size_t virtio_serial_room(struct virtio_port *port)
 	uint32_t q = rx_queue(port->nr);
 
 	g_mutex_lock(&vdev->fn.dev.lock);
-	if (port_receives(port) && virtio_pop(vdev, q, &chain))
+	if (port_receives(port) && virtio_pop(vdev, q, &chain)) {
 		virtio_unpop(vdev, q);
-	else
+		if (!chain.in_bytes)
+			virtio_break(vdev, q, "a receive buffer has no room");
+	} else {
 		chain.in_bytes = 0;
+	}
 	/* Nothing there: ask for a kick, and look again if one is late. */
 	if (!chain.in_bytes && port_receives(port) && virtqueue_listen(&vdev->queues[q].ring))
 		virtio_kick(vdev, q);
@@ -392,6 +415,11 @@ void virtio_serial_receive(struct virtio_port *port, const uint8_t *buf, size_t 
 	while (len > 0 && port_receives(port) && virtio_pop(vdev, q, &chain)) {
 		size_t n = iov_write(chain.iov + chain.n_out, chain.n_in, buf, len);
 
+		if (n == 0) {
+			virtio_unpop(vdev, q);
+			virtio_break(vdev, q, "a receive buffer has no room");
+			break;
+		}
 		virtio_push(vdev, q, chain.head, n);
 		buf += n;
 		len -= n;

@@ -3,7 +3,9 @@
 #include "chardev_util.h"
 
 #include <netinet/in.h>
+#include <sys/resource.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "state/state.h"
 
@@ -421,6 +423,101 @@ static void test_client_reopens(struct fixture *f, gconstpointer data)
 	g_assert_cmpint(recv(first, &(char){0}, 1, MSG_DONTWAIT), ==, -1);
 }
 
+static gboolean count_turn(void *opaque)
+{
+	(*(unsigned int *)opaque)++;
+	return G_SOURCE_CONTINUE;
+}
+
+/* Without a descriptor left accept() is not tried at every turn, and works when there is one again. */
+static void test_no_descriptors(struct fixture *f, gconstpointer data)
+{
+	autoptr(recorder) r = recorder_new(100);
+	autoptr(chardev) c = open_chardev(&f->config, &f->fds);
+	unsigned int n_turns = 0;
+	guint turns = g_timeout_add(20, count_turn, &n_turns);
+	struct rlimit limit, none;
+	autofd int client = -1;
+	guint64 before;
+	int free_fd;
+
+	attach(c, r);
+	chardev_resume(c);
+	client = connect_unix(f->path);
+	g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+	none = limit;
+	/* The lowest free number is the first that may not be used. */
+	free_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	close(free_fd);
+	none.rlim_cur = free_fd;
+	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &none), ==, 0);
+	before = clock_process_ns();
+	WAIT_FOR(n_turns >= 50);
+	/* A second of it, mostly asleep. */
+	g_assert_cmpuint(clock_process_ns() - before, <, NS_PER_SEC / 2);
+	g_assert_cmpstr(r->events->str, ==, "");
+	g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+	WAIT_FOR(r->events->len == 1);
+	g_source_remove(turns);
+}
+
+/* A name that does not resolve any more is no reason: the connection is there. */
+static void test_inherited_name(struct fixture *f, gconstpointer data)
+{
+	struct chardev_config config = {.kind = CHARDEV_SOCKET,
+					.id = (char *)"ser",
+					.host = (char *)"no-such-host.invalid",
+					.port = (char *)"1"};
+	struct fd_source fds = {0};
+	struct chardev *c;
+	g_autoptr(GError) error = NULL;
+	int ends[2];
+
+	g_assert_null(chardev_new(&config, &f->fds, &error));
+	g_assert_nonnull(strstr(error->message, "cannot connect to 'no-such-host.invalid:1'"));
+	g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), ==, 0);
+	fds.inherited = fdstore_new();
+	g_assert_true(
+		fdstore_add(fds.inherited, "chardev/ser/connection", FD_STREAM, ends[1], NULL));
+	c = open_chardev(&config, &fds);
+	chardev_free(c);
+	fdstore_free(fds.inherited);
+	fd_source_clear(&fds);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+/* What the successor's configuration says leads elsewhere is opened there, and only there. */
+static void test_moved(struct fixture *f, gconstpointer data)
+{
+	autoptr(recorder) r = recorder_new(100);
+	struct chardev *old = open_chardev(&f->config, &f->fds);
+	g_autofree char *path = g_strconcat(f->path, "2", NULL);
+	struct chardev_config config = f->config;
+	struct fd_source fds = {0};
+	autofd int client = -1;
+	struct chardev *new;
+
+	chardev_resume(old);
+	chardev_quiesce(old);
+	fds.inherited = hand_over(&f->fds);
+	fds.complete = true;
+	config.path = path;
+	config.moved = true;
+	config.wait = true;
+	new = open_chardev(&config, &fds);
+	attach(new, r);
+	chardev_disown(old);
+	chardev_resume(new);
+	client = connect_unix(path);
+	WAIT_FOR(r->events->len == 1);
+	g_assert_false(fdstore_finish(fds.inherited, NULL, NULL, NULL));
+	chardev_free(old);
+	chardev_free(new);
+	fdstore_free(fds.inherited);
+	fd_source_clear(&fds);
+}
+
 #define TEST(path_, fn_) g_test_add(path_, struct fixture, NULL, setup, fn_, teardown)
 
 int main(int argc, char **argv)
@@ -441,5 +538,8 @@ int main(int argc, char **argv)
 	TEST("/chardev/socket/rollback", test_rollback);
 	TEST("/chardev/socket/reopen-on-cpr", test_reopen_on_cpr);
 	TEST("/chardev/socket/client-reopens", test_client_reopens);
+	TEST("/chardev/socket/no-descriptors", test_no_descriptors);
+	TEST("/chardev/socket/inherited-name", test_inherited_name);
+	TEST("/chardev/socket/moved", test_moved);
 	return g_test_run();
 }

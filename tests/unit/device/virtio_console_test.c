@@ -406,6 +406,49 @@ static void test_nonsense(struct serial *s, const void *data)
 	g_assert_true(state_desc_lint(virtio_serial_ops.state, NULL));
 }
 
+/* A receive buffer without room would be looked at for ever: the device breaks, the loop goes on. */
+static void test_no_room(struct serial *s, const void *data)
+{
+	for (int i = 0; i < 4; i++) {
+		const struct drv_sg sg = {drv_alloc(s->d.ram, 8), 8, false};
+		uint16_t old = drv_avail(&s->d, RX0)->idx;
+
+		drv_add(&s->d, RX0, &sg, 1, 0);
+		drv_kick(&s->d, RX0, old);
+	}
+	serial_connect(s, 0);
+	g_assert_cmpint(write(s->peer[0], "x", 1), ==, 1);
+	FAKE_WAIT_FOR(drv_status(&s->d) & VIRTIO_CONFIG_S_NEEDS_RESET);
+	while (g_main_context_iteration(NULL, FALSE))
+		;
+}
+
+/* The same on the control queue: a message has no place in four bytes. */
+static void test_no_room_for_control(struct serial *s, const void *data)
+{
+	drv_reset(&s->d);
+	s->d.ram->next = 0x1000;
+	g_assert_true(drv_negotiate(&s->d, FEATURES));
+	for (uint16_t q = 0; q < 6; q++)
+		drv_set_up_queue(&s->d, q, 16, 1);
+	drv_driver_ok(&s->d);
+	give(s, CRX, 4);
+	transmit(s, CTX, &(struct virtio_console_control){0, VIRTIO_CONSOLE_DEVICE_READY, 1},
+		 sizeof(struct virtio_console_control), false);
+	FAKE_WAIT_FOR(drv_status(&s->d) & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+
+/* A megabyte in one buffer: others in the main loop have their turns meanwhile. */
+static void test_flood(struct serial *s, const void *data)
+{
+	g_autofree uint8_t *want = g_malloc0(1 << 20);
+	unsigned int n_turns = 0;
+
+	transmit(s, TX0, want, 1 << 20, false);
+	FAKE_WAIT_FOR((n_turns++, drv_used(&s->d, TX0)->idx) != 0);
+	g_assert_cmpuint(n_turns, >=, (1 << 20) / (64 << 10));
+}
+
 static void test_refused(struct serial *s, const void *data)
 {
 	static const struct {
@@ -439,10 +482,16 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(struct serial *, const void *);
 	} cases[] = {
-		{"console", test_console},	   {"channel", test_channel},
-		{"few-buffers", test_few_buffers}, {"hand-over", test_hand_over},
-		{"peer-leaves", test_peer_leaves}, {"nonsense", test_nonsense},
+		{"console", test_console},
+		{"channel", test_channel},
+		{"few-buffers", test_few_buffers},
+		{"hand-over", test_hand_over},
+		{"peer-leaves", test_peer_leaves},
+		{"nonsense", test_nonsense},
 		{"refused", test_refused},
+		{"no-room", test_no_room},
+		{"no-room-for-control", test_no_room_for_control},
+		{"flood", test_flood},
 	};
 
 	g_test_init(&argc, &argv, NULL);

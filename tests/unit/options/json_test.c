@@ -386,6 +386,27 @@ static void test_differences(void)
 			  "-device number 2: none here, virtio-blk-pci in the successor");
 }
 
+/* A successor's own place is told, and marked so that it is used. */
+static void test_moved_chardevs(void)
+{
+	const char *const first[] = {"-serial", "file:/old", "-chardev",
+				     "file,id=l,path=/p,logfile=/l", NULL};
+	const char *const second[] = {"-serial", "file:/new", "-chardev",
+				      "file,id=l,path=/p,logfile=/m", NULL};
+	autoptr(vm_config) a = parse(first, NULL);
+	autoptr(vm_config) b = parse(second, NULL);
+	g_autofree char *text = NULL;
+
+	g_assert_null(vm_config_moved_chardevs(a, a, false));
+	text = vm_config_moved_chardevs(a, b, true);
+	g_assert_cmpstr(text, ==,
+			"chardev serial0: /old here, /new in the successor\n"
+			"chardev l: logfile: /l here, /m in the successor");
+	g_assert_true(vm_config_chardev(b, "serial0")->moved);
+	g_assert_false(vm_config_chardev(b, "l")->moved);
+	g_assert_true(vm_config_chardev(b, "l")->log_moved);
+}
+
 static void test_allowed_differences(void)
 {
 	/* Other paths, another spelling, other monitors, another process. */
@@ -488,6 +509,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/options/json/mutations", test_mutations);
 	g_test_add_func("/options/json/differences", test_differences);
 	g_test_add_func("/options/json/allowed-differences", test_allowed_differences);
+	g_test_add_func("/options/json/moved-chardevs", test_moved_chardevs);
 	g_test_add_func("/options/json/device-differences", test_device_differences);
 	g_test_add_func("/options/json/plug", test_plug);
 	return g_test_run();
