@@ -12,6 +12,7 @@
 struct reaping {
 	GArray *children;
 	pid_t pid;
+	void (*then)(void);
 };
 
 void children_remove(GArray *children, pid_t pid)
@@ -33,21 +34,25 @@ static gboolean gone(int fd, GIOCondition condition, void *opaque)
 
 	(void)waitpid(reaping->pid, NULL, WNOHANG);
 	children_remove(reaping->children, reaping->pid);
+	if (reaping->then)
+		reaping->then();
 	g_array_unref(reaping->children);
 	g_free(reaping);
 	close(fd);
 	return G_SOURCE_REMOVE;
 }
 
-void children_reap(GArray *children, pid_t pid)
+void children_reap(GArray *children, pid_t pid, void (*then)(void))
 {
 	int fd = pid == getpid() ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
 	struct reaping *reaping;
 
+	if (fd < 0 && then)
+		then();
 	if (fd < 0)
 		return;
 	reaping = g_new(struct reaping, 1);
-	*reaping = (struct reaping){g_array_ref(children), pid};
+	*reaping = (struct reaping){g_array_ref(children), pid, then};
 	children_add(children, pid);
 	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, gone, reaping));
 }

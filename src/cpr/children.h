@@ -15,6 +15,9 @@ void children_add(GArray *children, pid_t pid);
 /** children_remove() - It was reaped. */
 void children_remove(GArray *children, pid_t pid);
 
-/** children_reap() - Reap @pid, which is listed already or now, from the main loop once it has ended; a
- * reference to @children is kept.  No-op for one that is no child. */
-void children_reap(GArray *children, pid_t pid);
+/**
+ * children_reap() - Reap @pid, which is listed already or now, from the main loop once it has ended
+ * @children:	A reference is kept
+ * @then:	Called when it is gone, at once if it is no child that could be waited for; may be NULL
+ */
+void children_reap(GArray *children, pid_t pid, void (*then)(void));

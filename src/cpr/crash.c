@@ -11,6 +11,7 @@
 
 #include "base/signals.h"
 #include "cpr/envelope.h"
+#include "cpr/guardian.h"
 #include "cpr/owner.h"
 
 #define CRASH_STACK_BYTES (64U << 10)
@@ -59,6 +60,7 @@ static void go_back(const siginfo_t *info)
 
 	strcpy(way_back.reason, ENVELOPE_ROLLBACK_ENV "=");
 	strcat(way_back.reason, signal_says(info));
+	guardian_ignore();
 	for (guint i = 0; i < way_back.fds->len; i++)
 		(void)fcntl(g_array_index(way_back.fds, int, i), F_SETFD, 0);
 	/* This signal's block goes; what the process is to end of stays pending for the old program. */

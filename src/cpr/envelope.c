@@ -386,8 +386,10 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 	}
 	env = envelope_environ(plain, fd, envelope->json, NULL);
 	log_flush(LOG_EXEC_MS);
+	guardian_ignore();
 	execveat(envelope->exec_fd, "", argv, env, AT_EMPTY_PATH);
 	saved = errno;
+	guardian_heed();
 	fd_close(&fd);
 	return error_set_errno(error, saved, "cannot return to the old program");
 }

@@ -183,6 +183,7 @@ static bool seal_running(struct exec_source *es, struct rehearsal_kit *kit, GErr
 /* @back: for the old program on its way back. */
 static bool kit_fill(struct exec_source *es, bool back, GError **error)
 {
+	const uint64_t counted_ns = es->base.rehearsal_ns;
 	struct rehearsal_kit *kit = &es->kit;
 	json_t *json;
 
@@ -196,8 +197,11 @@ static bool kit_fill(struct exec_source *es, bool back, GError **error)
 		return false;
 	}
 	json = envelope_json(es, kit->state_fd, kit->sessions_fd);
-	if (back)
+	if (back) {
+		/* The pause has one save: the new program's rehearsal has counted it. */
+		es->base.rehearsal_ns = counted_ns;
 		json_object_set_new(json, "rollback", json_string(WAY_BACK_REASON));
+	}
 	kit->envelope = envelope_describe(json, kit->store, kit->fds, error);
 	json_decref(json);
 	if (kit->envelope < 0)
@@ -340,6 +344,7 @@ static void es_unguard(void *ctx)
 	struct exec_source *es = ctx;
 
 	guardian_stop(&es->guardian);
+	guardian_heed();
 }
 
 static enum stage_result es_guard(void *ctx, GError **error)
@@ -442,6 +447,8 @@ static void es_unexport(void *ctx)
 
 	if (!es->store)
 		return;
+	/* Until it has ended: what it may have sent already is not for who goes on. */
+	guardian_ignore();
 	guardian_disarm(&es->guardian);
 	envelope_unexport(es->envelope, es->store, &es->envelope_fd);
 	g_clear_pointer(&es->store, fdstore_free);

@@ -396,7 +396,7 @@ static void release_children(struct exec_target *et)
 
 	guardian_release(children, et->envelope->guardian_pid,
 			 fd_steal(&et->envelope->guardian_fd));
-	json_array_foreach(earlier, i, pid) children_reap(children, json_integer_value(pid));
+	json_array_foreach(earlier, i, pid) children_reap(children, json_integer_value(pid), NULL);
 }
 
 static void et_arrived(struct exec_target *et)

@@ -103,10 +103,12 @@ enum guardian_act guardian_act_on(_Atomic uint64_t *word, uint64_t attempt, bool
 /* The parent is gone: be the program that it was, unless it had taken the guest. */
 static void become_old(const struct guardian_plan *plan, bool hung)
 {
-	if (!plan->argv || !guardian_seize(plan->word, plan->attempt))
+	char *const *argv = __atomic_load_n(&plan->argv, __ATOMIC_ACQUIRE);
+
+	if (!argv || !guardian_seize(plan->word, plan->attempt))
 		return;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&plan->signals, 0, _NSIG / 8, 0);
-	raw_syscall(SYS_execveat, plan->exec_fd, (long)"", (long)plan->argv,
+	raw_syscall(SYS_execveat, plan->exec_fd, (long)"", (long)argv,
 		    (long)(hung ? plan->hung : plan->died), AT_EMPTY_PATH);
 }
 
@@ -163,7 +165,7 @@ static int guardian_main(void *arg)
 {
 	struct guardian_plan *plan = arg;
 	struct patience patience;
-	bool aborted = false, gone = false;
+	bool aborted = false, gone = false, hung = false;
 	int tick_ms = -1, budget_ms = 0;
 
 	while (budget_ms >= 0) {
@@ -174,15 +176,16 @@ static int guardian_main(void *arg)
 		if (word == GUARDIAN_DONE || word == GUARDIAN_END)
 			break;
 		if (word) {
-			aborted = false;
+			aborted = hung = false;
 			budget_ms = word == GUARDIAN_STEP ? GUARDIAN_STEP_MS : 0;
 		} else if (gone) {
-			become_old(plan, aborted);
+			become_old(plan, hung);
 			break;
 		} else {
 			tick_ms = patience_tick(&patience);
 			if (tick_ms)
 				continue;
+			hung = true;
 			budget_ms = act_on_late(plan, &aborted);
 		}
 		tick_ms = budget_ms > 0
@@ -194,6 +197,16 @@ static int guardian_main(void *arg)
 }
 
 /* ---- the parent ---- */
+
+void guardian_ignore(void)
+{
+	signal(SIGABRT, SIG_IGN);
+}
+
+void guardian_heed(void)
+{
+	signal(SIGABRT, SIG_DFL);
+}
 
 /* Clone with every signal blocked, so that the child never runs one of our handlers. */
 static pid_t clone_child(uint8_t *stack, struct guardian_plan *plan)
@@ -303,5 +316,5 @@ void guardian_release(GArray *children, pid_t pid, int pipe_fd)
 {
 	guardian_tell(pipe_fd, GUARDIAN_END);
 	fd_close(&pipe_fd);
-	children_reap(children, pid);
+	children_reap(children, pid, guardian_heed);
 }

@@ -118,6 +118,15 @@ void guardian_arm(struct guardian *guardian, _Atomic uint64_t *word, uint64_t at
 		  char *const *argv, char *const *died, char *const *hung);
 void guardian_disarm(struct guardian *guardian);
 
+/**
+ * guardian_ignore() - This program goes back already: a SIGABRT that the guardian sends late is not heard
+ *
+ * Over execve() too; abort() works all the same.  Async-signal-safe.
+ * guardian_heed() - Undo it, once the guardian is gone.
+ */
+void guardian_ignore(void);
+void guardian_heed(void);
+
 /** guardian_tell() - Say a word on @pipe; that there is no guardian any more is no failure. */
 void guardian_tell(int pipe, enum guardian_word word);
 

@@ -39,7 +39,7 @@ DEFINE_CLEANUP(link, link_free)
  * link_send() - Send a frame with the JSON object @body (taken; NULL is {})
  *
  * What a peer that does not read leaves no room for is sent from the main loop; that this fails is
- * told by @closed.  Return: false with @error set if the peer is gone:.
+ * told by @closed.  Return: false with @error set if the peer is gone.
  */
 bool link_send(struct link *link, enum frame_type type, json_t *body, GError **error);
 

@@ -89,7 +89,7 @@ static void probe_kill(struct probe *probe)
 	if (!probe->pid)
 		return;
 	kill(-probe->pid, SIGKILL);
-	children_reap(probe->children, probe->pid);
+	children_reap(probe->children, probe->pid, NULL);
 	probe->pid = 0;
 }
 

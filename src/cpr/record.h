@@ -48,7 +48,7 @@ struct update_phase {
 /**
  * struct update_record - One update, as both sides know it
  * @result:	enum update_result
- * @reason:	Why it did not commit; NULL if it did
+ * @reason:	Why it did not commit; of a committed one, what went wrong afterwards; NULL: nothing
  * @mode:	"cpr-transfer", "cpr-exec"
  * @old_build, @new_build: Versions of the two programs
  * @old_pid, @new_pid: The same for an exec

@@ -22,7 +22,8 @@
  * Budgets mean "no progress", not time (patience.h).  A pending stage fails when the peer has stood for
  * that long, seen by progress(), or after five times as long whatever it does.  A stage that returned
  * STAGE_DONE but used more processor time than its budget fails too, after which it is undone,
- * unless it lies past the commit.  Budget 0 is no limit: the stage waits for a manager.  In the
+ * unless it lies past the commit.  Budget 0 is no limit: the stage waits for a manager, or limits
+ * itself.  In the
  * pause the agreed limit ends a pending stage that has a budget, too.
  *
  * One row is marked as the commit.  A failure past it asks reclaim() whether the work can still be

@@ -190,6 +190,8 @@ struct state_file *state_file_inherit(const json_t *json, int fd)
 	file->offset = json_integer_value(json_object_get(json, "offset"));
 	file->old_bytes = json_integer_value(json_object_get(json, "old-size"));
 	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (file->fd < 0)
+		log_warn("'%s' will not be written: %s", path, g_strerror(errno));
 	file->inherited_made = g_strdup(json_string_value(json_object_get(json, "made")));
 	return file;
 }

@@ -77,8 +77,11 @@ void machine_start(struct machine *machine);
  * stopped. */
 void machine_stop(struct machine *machine, enum runstate state);
 
-/** machine_reset(), machine_powerdown(), machine_request_quit() - system_reset, the power button,
- * quit. */
+/**
+ * machine_reset(), machine_powerdown(), machine_shutdown() - system_reset, the power button, the end
+ * @reason:	Of the end, as the event SHUTDOWN has it
+ * @guest:	The guest asked for it
+ */
 void machine_reset(struct machine *machine);
 void machine_powerdown(struct machine *machine);
 void machine_shutdown(struct machine *machine, const char *reason, bool guest);

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,6 +53,47 @@ static void test_on_its_way_back(void)
 	g_assert_cmpint(guardian_act_on(&word, ATTEMPT, false), ==, GUARDIAN_LEAVE);
 }
 
+static int status_of(void (*child)(void))
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid == 0) {
+		child();
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+static void late_word(void)
+{
+	guardian_ignore();
+	kill(getpid(), SIGABRT);
+}
+
+static void heeded_word(void)
+{
+	guardian_ignore();
+	guardian_heed();
+	kill(getpid(), SIGABRT);
+}
+
+static void own_abort(void)
+{
+	guardian_ignore();
+	abort();
+}
+
+/* A SIGABRT that was under way when its receiver went back must not end who has the guest again. */
+static void test_late_word(void)
+{
+	g_assert_cmpint(status_of(late_word), ==, 0);
+	g_assert_true(WIFSIGNALED(status_of(heeded_word)));
+	g_assert_true(WIFSIGNALED(status_of(own_abort)));
+}
+
 /* A real one, armed: its parent says "done" and then stalls, or dies; the guardian has no part in it. */
 static void test_done(void)
 {
@@ -75,6 +118,7 @@ static void test_done(void)
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
+	g_test_add_func("/guardian/late-word", test_late_word);
 	g_test_add_func("/guardian/offered", test_offered);
 	g_test_add_func("/guardian/taken", test_taken);
 	g_test_add_func("/guardian/on-its-way-back", test_on_its_way_back);
