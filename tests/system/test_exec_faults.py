@@ -33,8 +33,8 @@ ARMED = {  # commit: there is a state to go on with
     "abort": (GUARDIAN, "rolled-back", "ended before it took the guest"),
 }
 OLD = {"commit": ARMED}
-OLD.update(dict.fromkeys(("open", "reopen", "rehearse", "way-back", "file", "guardian", "pause"),
-                         BEFORE_PAUSE))
+OLD.update(dict.fromkeys(("open", "disks", "reopen", "rehearse", "way-back", "file", "guardian",
+                          "drain", "pause"), BEFORE_PAUSE))
 OLD.update(dict.fromkeys(("switchover", "quiesce", "save", "store", "export"), IN_PAUSE))
 
 # The rehearsal: a child, while the guest runs.

@@ -27,10 +27,12 @@ ROUNDS = int(os.environ.get("MOLT_SOAK", "6"))
 # waits: the same, and the new one, which has not heard of an update, waits on.
 OLD = {
     "connect": ("old unchanged", "waits"), "hello": ("old unchanged", "waits"),
+    "disks": ("old unchanged", "gone"),
     "offer": ("old unchanged", "gone"), "fds": ("old unchanged", "gone"),
     "rehearse": ("old unchanged", "gone"), "ready": ("old unchanged", "gone"),
     "main": ("old unchanged", "gone"), "window": ("old unchanged", "gone"),
-    "join": ("old unchanged", "gone"), "pause": ("old unchanged", "gone"),
+    "join": ("old unchanged", "gone"), "drain": ("old unchanged", "gone"),
+    "pause": ("old unchanged", "gone"),
     "switchover": ("old rolled-back", "gone"), "quiesce": ("old rolled-back", "gone"),
     "save": ("old rolled-back", "gone"), "state": ("old rolled-back", "gone"),
     "loaded": ("old rolled-back", "new"), "commit": ("old rolled-back", "new"),
