@@ -178,6 +178,8 @@ class Relay:
             return
         report = self.config.hook.pytest_report_from_serializable(
             config=self.config, data=json.loads(line[len(MARK):]))
+        if isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)  # a skip's place and reason: JSON has no tuples
         # A host that hung is started once more, and with it every test of its share.
         if (report.nodeid, report.when) in self.seen or report.nodeid not in self.items:
             return

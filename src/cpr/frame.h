@@ -25,8 +25,8 @@
 #define FRAME_MAX_BYTES	   (4U << 20)
 
 /** FRAME_PROTOCOL - The version of the dialogue that this program speaks, and the oldest it does */
-#define FRAME_PROTOCOL	   1
-#define FRAME_PROTOCOL_MIN 1
+#define FRAME_PROTOCOL	   2
+#define FRAME_PROTOCOL_MIN 2
 
 /**
  * enum frame_type - What a frame says; the values are on the wire

@@ -23,7 +23,7 @@ def listen(path):
 class FakeNew:
     """Takes part in an update up to one of its frames, and does @then instead of sending it."""
 
-    WELCOME = {"protocol": 1, "protocol-min": 1, "build": "fake", "features": []}
+    WELCOME = {"protocol": 2, "protocol-min": 2, "build": "fake", "features": []}
 
     def __init__(self, main_path, cpr_path, instead_of, then):
         self.main_path, self.cpr_path = main_path, cpr_path

@@ -105,7 +105,7 @@ def several(*changes):
 
 HELLO = {
     "protocol": (lambda hello: hello.update({"protocol": 9, "protocol-min": 8}),
-                 ["speaks update protocol 8 to 9", "speaks 1 to 1"]),
+                 ["speaks update protocol 8 to 9", "speaks 2 to 2"]),
     "old-protocol": (lambda hello: hello.update({"protocol": 0, "protocol-min": 0}),
                      ["speaks update protocol 0 to 0"]),
     "protocol-is-text": (lambda hello: hello.update({"protocol": "1"}), ["not understood"]),

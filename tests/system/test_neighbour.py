@@ -13,17 +13,28 @@ OLD = os.environ.get("MOLT_OLD_BUILD")
 pytestmark = pytest.mark.skipif(not OLD, reason="MOLT_OLD_BUILD is not set: scripts/test does")
 
 
+def defined(path, name):
+    """The values of the macros in @path whose names begin with @name, as text."""
+    return " ".join(line.split()[2] for line in (ROOT / path).read_text().splitlines()
+                    if line.startswith(f"#define {name}"))
+
+
 def versions(text):
-    oldest, newest = sorted(int(word) for word in text.split())
-    return set(range(oldest, newest + 1))
+    numbers = [int(word) for word in text.split()]
+    return set(range(min(numbers), max(numbers) + 1))
+
+
+def common(old, path, name):
+    """Whether both speak a version that the other understands."""
+    return versions(defined(path, name)) & versions((pathlib.Path(OLD) / old).read_text())
 
 
 def common_protocol():
-    """Whether both speak a version that the other understands."""
-    header = (ROOT / "src/cpr/frame.h").read_text()
-    here = " ".join(line.split()[2] for line in header.splitlines()
-                    if line.startswith("#define FRAME_PROTOCOL"))
-    return versions(here) & versions((pathlib.Path(OLD) / "protocol").read_text())
+    return common("protocol", "src/cpr/frame.h", "FRAME_PROTOCOL")
+
+
+def common_envelope():
+    return common("envelope", "src/cpr/envelope.c", "ENVELOPE_PROTOCOL")
 
 
 def binaries(direction):
@@ -56,7 +67,7 @@ def test_exec(vms, direction):
     first, second = binaries(direction)
     vm = vms(binary=first)
     vm.shared.wait_started()
-    if common_protocol():
+    if common_envelope():
         for binary in (second, first):
             vm.exec(command=[binary])
             assert os.readlink(f"/proc/{vm.pid}/exe") == os.path.realpath(binary)

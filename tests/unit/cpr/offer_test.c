@@ -198,7 +198,7 @@ static void test_hello(void)
 	static const struct {
 		int newest, oldest;
 		bool ok;
-	} rows[] = {{1, 1, true}, {9, 1, true}, {9, 2, false}, {0, 0, false}};
+	} rows[] = {{2, 2, true}, {9, 2, true}, {9, 3, false}, {1, 1, false}};
 	json_t *hello = hello_to_json(HELLO_ALL);
 	char *build = NULL;
 	uint32_t features;
