@@ -103,11 +103,9 @@ def migrate(vm):
         pass
 
 
-@pytest.mark.parametrize("fault", ["error", "stall", "hang", "kill", "exit", "abort"])
-@pytest.mark.parametrize("stage", OLD)
+# One that stands still before "commit" has the guest in its hands: no row, an operator's matter.
+@pytest.mark.parametrize("stage,fault", [(stage, fault) for stage in OLD for fault in OLD[stage]])
 def test_old_program(vms, stage, fault):
-    if fault not in OLD[stage]:
-        pytest.skip("it stands still with the guest in its hands: an operator's matter")
     vm = vms(env={"MOLT_FAULT": f"exec-source:{stage}:{fault}"})
     vm.shared.wait_started()
     before = vm.open_fds()
