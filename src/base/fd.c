@@ -50,6 +50,15 @@ bool fd_set_nonblock(int fd, bool on)
 	return fd_update_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on);
 }
 
+int fd_lock(int fd, short type)
+{
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+
+	if (TEMP_FAILURE_RETRY(fcntl(fd, F_OFD_SETLK, &lock)) == 0)
+		return 0;
+	return errno == EACCES ? EAGAIN : errno;
+}
+
 int fd_poll_any(struct pollfd *fds, size_t n_fds, uint64_t deadline_ns)
 {
 	for (;;) {

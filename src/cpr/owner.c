@@ -87,14 +87,6 @@ static void arrived(struct owner *owner, uint64_t id)
 	owner->generation = atomic_fetch_add(&owner->page->generation, 1) + 1;
 }
 
-/* Return: 0 or an errno. */
-static int lock_set(int fd, short type)
-{
-	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
-
-	return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? errno : 0;
-}
-
 static struct owner *owner_alloc(struct fd_source *fds)
 {
 	struct owner *owner = g_new0(struct owner, 1);
@@ -161,7 +153,7 @@ struct owner *owner_new(struct fd_source *fds, GError **error)
 	owner->stays = !owner_reopen(owner, NULL);
 	if (owner->stays)
 		owner->lock = fcntl(owner->handle, F_DUPFD_CLOEXEC, 3);
-	err = lock_set(owner->lock, F_WRLCK);
+	err = fd_lock(owner->lock, F_WRLCK);
 	if (err) {
 		error_set_errno(error, err, "cannot lock the owner page");
 		return NULL;
@@ -214,7 +206,7 @@ struct owner *owner_inherit(struct fd_source *fds, GError **error)
 	if (owner->lock < 0)
 		return NULL;
 	/* Locking what this description has locked already changes nothing. */
-	owner->held = lock_set(owner->lock, F_WRLCK) == 0;
+	owner->held = fd_lock(owner->lock, F_WRLCK) == 0;
 	if (!owner->held) {
 		error_set_generic(error, "another process owns this guest");
 		return NULL;
@@ -268,13 +260,13 @@ bool owner_recall(struct owner *owner, uint64_t attempt)
 void owner_release(struct owner *owner)
 {
 	/* Unlocking what one has locked cannot fail. */
-	(void)lock_set(owner->lock, F_UNLCK);
+	(void)fd_lock(owner->lock, F_UNLCK);
 	owner->held = false;
 }
 
 enum owner_verdict owner_reclaim(struct owner *owner, uint64_t attempt)
 {
-	if (lock_set(owner->lock, F_WRLCK) != 0)
+	if (fd_lock(owner->lock, F_WRLCK) != 0)
 		return OWNER_ELSEWHERE;
 	owner->held = true;
 	if (owner_recall(owner, attempt))
@@ -303,7 +295,7 @@ bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GEr
 	int err;
 
 	while (stands(owner, attempt, error)) {
-		err = owner->held ? 0 : lock_set(owner->lock, F_WRLCK);
+		err = owner->held ? 0 : fd_lock(owner->lock, F_WRLCK);
 		owner->held = !err;
 		if (owner->held && exchange(owner, attempt, OWNER_OFFERED, attempt, OWNER_OWNED)) {
 			arrived(owner, attempt);

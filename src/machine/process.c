@@ -103,20 +103,19 @@ static int pidfile_open(void *arg, GError **error)
 {
 	struct pidfile *pidfile = arg;
 	const char *path = pidfile->path;
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	autofd int fd = file_make(path, FILE_READ, NULL, error);
 
 	if (fd < 0) {
 		g_prefix_error(error, "-pidfile ");
 		return -1;
 	}
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0 && fd_paths_claiming(pidfile->fds)) {
+	if (fd_lock(fd, F_WRLCK) != 0 && fd_paths_claiming(pidfile->fds)) {
 		fd_close(&fd);
 		fd = fd_path_claim_file(pidfile->fds, path, &pidfile->made, error);
 		if (fd < 0)
 			return -1;
 	}
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+	if (fd_lock(fd, F_WRLCK) != 0) {
 		error_set_generic(error, "-pidfile %s: another process has it locked", path);
 		return -1;
 	}

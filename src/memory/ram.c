@@ -70,6 +70,22 @@ static int ram_open_path(const char *path, struct file_made *made, GError **erro
 	return file_make(path, FILE_READ | FILE_STREAM, made, error);
 }
 
+/*
+ * Of those who may write into a file's pages one at a time has it.  The lock crosses with the descriptor, so
+ * whoever opens the file by its name while a guest has it, be it a rehearsal that does not know that it is
+ * one, is not that guest's successor.
+ */
+static bool ram_lock_file(const struct memory_backend_config *config, int fd, GError **error)
+{
+	if (!config->share || fd_lock(fd, F_WRLCK) != EAGAIN)
+		return true; /* or the file system has no locks */
+	return error_set_generic(
+		error,
+		"RAM file '%s' is in use by another process; end that one, or give "
+		"'%s' another file",
+		config->mem_path, config->id);
+}
+
 static int ram_open_file(const struct memory_backend_config *config, GError **error)
 {
 	struct file_made made = {0};
@@ -78,6 +94,10 @@ static int ram_open_file(const struct memory_backend_config *config, GError **er
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		g_prefix_error(error, "'%s': ", config->id);
+		return -1;
+	}
+	if (!ram_lock_file(config, fd, error)) {
+		file_made_clear(&made); /* whoever came between has it now */
 		return -1;
 	}
 	/* The size of a file with content is checked where an inherited one's is. */

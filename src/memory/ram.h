@@ -47,6 +47,9 @@ struct ram_block {
  * that has the descriptor (vhost-user) could add one that forbids a successor to map it for
  * writing.
  *
+ * A shared file that is opened is locked (fd_lock()) before anything else is done to it, and another one's
+ * lock refuses it; an inherited descriptor has its lock already.
+ *
  * A file of 0 bytes or a new one gets the size; a file that has content is never resized.
  *
  * Does not populate pages unless config->prealloc; see ram_block_populate().

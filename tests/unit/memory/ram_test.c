@@ -329,6 +329,70 @@ static void test_file_larger(struct file_fixture *f, gconstpointer unused)
 	g_assert_cmpuint(file_size(f->path), ==, 3 * MIB);
 }
 
+/* One guest at a time: who opens it by name is not its successor, even with nothing in it yet. */
+static void test_file_of_another(struct file_fixture *f, gconstpointer unused)
+{
+	struct fd_source old_fds = {0}, new_fds = {0};
+	autoptr(ram_block) block = ram_block_new(&f->config, &old_fds, NULL);
+	autoptr(fdstore) store = NULL;
+	autoptr(ram_block) next = NULL;
+	g_autoptr(GError) error = NULL;
+
+	(void)unused;
+	g_assert_nonnull(block);
+	g_assert_null(ram_block_new(&f->config, NULL, &error));
+	g_assert_nonnull(strstr(error->message, f->path));
+	g_assert_nonnull(strstr(error->message, "is in use by another process"));
+	g_clear_error(&error);
+	/* its own descriptor goes on, and what that leaves is held as before */
+	store = inherit(&old_fds, &new_fds);
+	next = ram_block_new(&f->config, &new_fds, &error);
+	g_assert_no_error(error);
+	g_assert_true(next->inherited);
+	g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
+	g_clear_pointer(&store, fdstore_free);
+	new_fds.inherited = NULL;
+	g_clear_pointer(&block, ram_block_free);
+	g_assert_null(ram_block_new(&f->config, NULL, NULL));
+	g_clear_pointer(&next, ram_block_free);
+	block = ram_block_new(&f->config, NULL, &error);
+	g_assert_no_error(error);
+	g_clear_pointer(&block, ram_block_free);
+	fd_source_clear(&old_fds);
+	fd_source_clear(&new_fds);
+}
+
+/* Refused before anything is done to it. */
+static void test_file_of_another_is_not_resized(struct file_fixture *f, gconstpointer unused)
+{
+	autofd int fd = -1;
+
+	(void)unused;
+	file_make(f->path, 0);
+	fd = open(f->path, O_RDWR | O_CLOEXEC);
+	g_assert_cmpint(fd_lock(fd, F_WRLCK), ==, 0);
+	g_assert_null(ram_block_new(&f->config, NULL, NULL));
+	g_assert_cmpuint(file_size(f->path), ==, 0);
+}
+
+/* What is written stays private, so any number may begin with what a file holds. */
+static void test_file_private(struct file_fixture *f, gconstpointer unused)
+{
+	autoptr(ram_block) shared = ram_block_new(&f->config, NULL, NULL);
+	autoptr(ram_block) first = NULL;
+	autoptr(ram_block) second = NULL;
+
+	(void)unused;
+	g_assert_nonnull(shared);
+	f->config.share = false;
+	first = ram_block_new(&f->config, NULL, NULL);
+	second = ram_block_new(&f->config, NULL, NULL);
+	g_assert_nonnull(first);
+	g_assert_nonnull(second);
+	first->host[0] = 1;
+	g_assert_cmpuint(shared->host[0] + second->host[0], ==, 0);
+}
+
 static void test_file_in_directory(struct file_fixture *f, gconstpointer unused)
 {
 	autoptr(ram_block) block = NULL;
@@ -376,6 +440,9 @@ int main(int argc, char **argv)
 	ADD_FILE("file_empty_is_sized", test_file_empty_is_sized);
 	ADD_FILE("file_too_small", test_file_too_small);
 	ADD_FILE("file_larger", test_file_larger);
+	ADD_FILE("file_of_another", test_file_of_another);
+	ADD_FILE("file_of_another_is_not_resized", test_file_of_another_is_not_resized);
+	ADD_FILE("file_private", test_file_private);
 	ADD_FILE("file_in_directory", test_file_in_directory);
 	ADD_FILE("file_nowhere", test_file_nowhere);
 	return g_test_run();
