@@ -158,6 +158,10 @@ int main(int argc, char **argv)
 
 	if (!fd_reserve_standard())
 		return EXIT_FAILURE;
+	if (!update_check_privileges(&error)) {
+		log_error("%s", error->message);
+		return EXIT_FAILURE;
+	}
 	keep_heap();
 	config = command_line_parse(argc, argv, &action, &error);
 	if (update_probed() && !update_rehearse(NULL))

@@ -31,6 +31,20 @@ bool envelope_found(void)
 	return probe_active() || secure_getenv(ENVELOPE_ENV);
 }
 
+bool envelope_check_privileges(GError **error)
+{
+	static const char *const names[] = {PROBE_ENV, ENVELOPE_ENV};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
+		if (getenv(names[i]) && !secure_getenv(names[i]))
+			return error_set_generic(error,
+						 "%s is set, but a program with raised privileges "
+						 "(set-user-ID, file capabilities) cannot take a "
+						 "guest over by exec",
+						 names[i]);
+	return true;
+}
+
 void envelope_free(struct envelope *envelope)
 {
 	if (!envelope)

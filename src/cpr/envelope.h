@@ -75,6 +75,16 @@ struct envelope {
 bool envelope_found(void);
 
 /**
+ * envelope_check_privileges() - Refuse to run where a predecessor's word is there but must not be heard
+ *
+ * Somebody counts on this process to rehearse, or to go on with a guest.  With more privileges than who
+ * started it (set-user-ID, file capabilities) it trusts no environment; to start a VM as if nothing had
+ * been said would run the guest twice.
+ * Return: false with @error set.
+ */
+bool envelope_check_privileges(GError **error);
+
+/**
  * envelope_read() - Read the one in the environment, and remove it from there
  * Return: to be freed with envelope_free(); NULL with @error set.
  */

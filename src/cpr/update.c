@@ -329,6 +329,11 @@ bool update_active(const struct update *update)
 
 /* ---- after an exec ---- */
 
+bool update_check_privileges(GError **error)
+{
+	return envelope_check_privileges(error);
+}
+
 bool update_probed(void)
 {
 	return probe_requested() || probe_active();

@@ -39,6 +39,8 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
 /**
  * DOC: what main does
  *
+ *   if (!update_check_privileges(&error))
+ *		end
  *   if (update_probed())
  *		update_rehearse(&error);	from here on all of the following ends in an answer
  *   if (the command line is wrong)
@@ -54,6 +56,9 @@ typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
  * describes no VM: update_config() is another one then, as soon as there is a machine.  The
  * monitors of the command line, and their chardevs, stay what they are.
  */
+
+/** update_check_privileges() - See envelope_check_privileges(). */
+bool update_check_privileges(GError **error);
 
 /** update_probed() - Whether an old process wants to know if we take its VM: this is a rehearsal. */
 bool update_probed(void);
