@@ -47,6 +47,8 @@ struct rehearsal_kit {
 /**
  * struct exec_source - The update, from this side
  * @path, @argv: What to become
+ * @program_fd, @program: The file at @path, held so that no other one gets its inode number, and what it
+ *		was before the rehearsal
  * @own_command: No command was set: @path is where this program came from
  * @file:	Where the state goes beside the memfd; NULL: nowhere
  * @reopen:	Chardevs that are connected anew; NULL: there are none
@@ -65,6 +67,8 @@ struct exec_source {
 	struct outgoing base;
 	char *path;
 	char **argv;
+	int program_fd;
+	struct stat program;
 	bool own_command;
 	struct state_file *file;
 	uint64_t state_bytes;
@@ -127,14 +131,43 @@ static void es_close(void *ctx)
 {
 	struct exec_source *es = ctx;
 
+	fd_close(&es->program_fd);
 	fd_close(&es->exec_fd);
+}
+
+static bool remember_program(struct exec_source *es, GError **error)
+{
+	es->program_fd = open(es->path, O_PATH | O_CLOEXEC);
+	if (es->program_fd >= 0 && fstat(es->program_fd, &es->program) == 0)
+		return true;
+	return error_set_errno(error, errno, "cannot execute '%s'", es->path);
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Whether execve() will find the file that has rehearsed: a package upgrade may come between. */
+static bool program_stayed(const struct exec_source *es, GError **error)
+{
+	const struct stat *then = &es->program;
+	struct stat now;
+
+	if (stat(es->path, &now) < 0)
+		return error_set_errno(error, errno, "cannot execute '%s'", es->path);
+	return (now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+		now.st_size == then->st_size && same_time(&now.st_mtim, &then->st_mtim) &&
+		same_time(&now.st_ctim, &then->st_ctim)) ||
+	       error_set_generic(error, "'%s' was replaced during the update; migrate again",
+				 es->path);
 }
 
 static enum stage_result es_open(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
-	if (!find_command(es, error))
+	if (!find_command(es, error) || !remember_program(es, error))
 		return STAGE_FAILED;
 	es->exec_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (es->exec_fd >= 0)
@@ -269,10 +302,10 @@ static void back_done(void *opaque, const struct probe_answer *answer, const GEr
 /* Whether what would come back is the program that has just shown, with no words of its own, that it can. */
 static bool same_program(const struct exec_source *es)
 {
-	struct stat ours, theirs;
+	struct stat ours;
 
-	return es->own_command && fstat(es->exec_fd, &ours) == 0 && stat(es->path, &theirs) == 0 &&
-	       ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+	return es->own_command && fstat(es->exec_fd, &ours) == 0 &&
+	       ours.st_dev == es->program.st_dev && ours.st_ino == es->program.st_ino;
 }
 
 static enum stage_result es_rehearse_back(void *ctx, GError **error)
@@ -463,6 +496,8 @@ static enum stage_result es_commit(void *ctx, GError **error)
 	struct exec_source *es = ctx;
 
 	log_flush(LOG_EXEC_MS);
+	if (!program_stayed(es, error))
+		return STAGE_FAILED;
 	execve(es->path, es->argv, es->env);
 	error_set_errno(error, errno, "cannot execute '%s'", es->path);
 	return STAGE_FAILED;
@@ -499,7 +534,7 @@ static void es_free(struct outgoing *out)
 	es_unrehearse(es);
 	es_unreopen(es);
 	es_discard(es);
-	fd_close(&es->exec_fd);
+	es_close(es);
 	outgoing_clear(out);
 	g_free(es->path);
 	g_strfreev(es->argv);
@@ -517,7 +552,7 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
 	struct exec_source *es = g_new0(struct exec_source, 1);
 
 	es->base.free = es_free;
-	es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
+	es->program_fd = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
 	es->kit = (struct rehearsal_kit){.state_fd = -1, .sessions_fd = -1, .envelope = -1};
 	es->guardian.pipe = -1;
 	if (!outgoing_init(&es->base, update, &exec_source_table, channels, error)) {

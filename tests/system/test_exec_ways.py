@@ -3,8 +3,10 @@
 import os
 import pathlib
 import resource
+import shutil
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -31,16 +33,13 @@ def refused(vm, words, **arguments):
 
 
 def test_image_without_a_size(vms, tmp_path):
+    """Of an image that is inherited no size is asked: a guest is using it."""
     image = tmp_path / "a.img"
     image.write_bytes(bytes(1 << 20))
     vm = vms(args=["-drive", f"file={image},format=raw,if=virtio"])
     vm.shared.wait_started()
     os.truncate(image, 0)
-    try:
-        vm.exec()
-        assert vm.qmp.cmd("query-migrate")["status"] == "completed"
-    except AssertionError:
-        assert vm.qmp.cmd("query-migrate")["update-record"]["result"] == "unchanged"
+    vm.exec()
     vm.shared.assert_running(30)
     wait_processes(vm, [vm.pid])
 
@@ -151,9 +150,13 @@ def test_state_file_is_written(vms, tmp_path):
     state.write_bytes(b"x" * (4 << 20))
     state.chmod(0o600)
     vm.exec(uri=f"file:{state}")
-    while state.stat().st_size >= 1 << 20 or state.read_bytes()[:1] == b"x":
+    end = time.monotonic() + SECONDS
+    while state.stat().st_size >= 4 << 20:  # it gets its size when all is written
+        assert time.monotonic() < end
         wait_for_change(None, 0.01)
-    assert int.from_bytes(state.read_bytes()[8:16], "little") or state.stat().st_size
+    stream = state.read_bytes()
+    assert stream[:8] == b"MOLTSTAT" and int.from_bytes(stream[16:24], "little") == len(stream)
+    assert state.stat().st_mode & 0o777 == 0o600
     vm.shared.assert_running(30)
 
 
@@ -181,6 +184,80 @@ def test_stray_variables(value):
     result = subprocess.run([MOLT, "-nodefaults", "-display", "none"], capture_output=True,
                             text=True, timeout=60, env=dict(os.environ, MOLT_CPR_EXEC=value))
     assert result.returncode == 1 and "MOLT_CPR_EXEC" in result.stderr, result
+
+
+def test_wrapper_that_drops_the_environment(vms):
+    """What it starts does not know that it rehearses: a cold start, which must not get the RAM."""
+    vm = vms()
+    vm.shared.wait_started()
+    acpi, mark = 0xe0000, b"\xaa" * 64  # the boot image has something there; it is the guest's now
+    with open(vm.ram, "r+b") as ram:
+        ram.seek(acpi)
+        assert ram.read(8) == b"RSD PTR "
+        ram.seek(acpi)
+        ram.write(mark)
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=["/usr/bin/env", "-i", *vm.argv])
+    refused(vm, f"RAM file '{vm.ram}' is in use by another process")
+    with open(vm.ram, "rb") as ram:
+        ram.seek(acpi)
+        assert ram.read(64) == mark
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
+    vm.exec()
+    vm.shared.assert_running(30)
+
+
+def test_raised_privileges(vms, tmp_path):
+    """A program that trusts no environment says so, and starts nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a program of another user")
+    if os.statvfs(tmp_path).f_flag & os.ST_NOSUID:
+        pytest.skip("no set-user-ID programs there")
+    program = tmp_path / "molt-suid"
+    shutil.copy(MOLT, program)
+    os.chown(program, 65534, 65534)
+    program.chmod(0o4755)
+    for name in ("MOLT_CPR_PROBE", "MOLT_CPR_EXEC"):
+        result = subprocess.run([program, "-nodefaults", "-display", "none"], capture_output=True,
+                                text=True, timeout=60, env=dict(os.environ, **{name: "5"}))
+        assert result.returncode == 1, result
+        assert f"{name} is set, but a program with raised privileges" in result.stderr, result
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[str(program), *vm.argv[1:]])
+    refused(vm, "MOLT_CPR_PROBE is set, but a program with raised privileges")
+
+
+@pytest.mark.parametrize("how", ["renamed", "written", "removed"])
+def test_program_is_replaced(vms, tmp_path, how):
+    """Between its rehearsal and the commit: what has not rehearsed is not executed."""
+    program = tmp_path / "molt-new"
+    shutil.copy(MOLT, program)
+    vm = vms()
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[str(program), *vm.argv[1:]])
+    vm.set_capabilities(pause_before_switchover=True)
+    vm.qmp.cmd("migrate")
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    if how == "renamed":
+        shutil.copy("/bin/true", tmp_path / "next")
+        os.rename(tmp_path / "next", program)
+    elif how == "written":
+        shutil.copy("/bin/true", program)
+    else:
+        program.unlink()
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    info = vm.qmp.wait_status(("failed", "completed"), SECONDS)
+    assert info["status"] == "failed", info
+    reason = (f"cannot execute '{program}'" if how == "removed" else
+              f"'{program}' was replaced during the update; migrate again")
+    assert reason in info["error-desc"], info
+    assert info["update-record"]["result"] == "rolled-back", info
+    assert info["update-record"]["new-pid"] == vm.pid and vm.alive()
+    vm.shared.assert_running(30)
+    wait_processes(vm, [vm.pid])
+    assert vm.open_fds() == before
 
 
 def test_new_monitor_comes_afterwards(vms, tmp_path):
