@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,7 +16,8 @@
  * DOC: theory of operation
  *
  * At the start the answer is a warning, or the end with -only-migratable; at hot plug it is asked for
- * one device more; query-migrate shows it as blocked-reasons; migrate begins with it.  Names, counts
+ * one device more; query-migrate shows it as blocked-reasons; migrate begins with it.  No file of the
+ * VM is touched: to close a mere duplicate waits for its store.  Names, counts
  * and texts that no wire carries are not here: a configuration that has them is refused as a whole
  * (options/check.c).
  */
@@ -53,14 +55,15 @@ static void check_proc(struct update *update, uint32_t more, GPtrArray *reasons)
 				g_strdup_printf("/proc/self/fd: %s; mount /proc", strerror(errno)));
 }
 
-/* Return: whether @n descriptors more can be opened, now; errno says why not. */
+/* Return: whether @n descriptors more can be opened, now; errno says why not.  Eventfds, since they are
+ * closed without a wait. */
 static bool have_room(uint32_t n)
 {
 	g_autofree int *taken = g_new(int, n);
 	uint32_t have = 0;
 	int saved_errno;
 
-	while (have < n && (taken[have] = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) >= 0)
+	while (have < n && (taken[have] = eventfd(0, EFD_CLOEXEC)) >= 0)
 		have++;
 	saved_errno = errno;
 	for (uint32_t i = 0; i < have; i++)
@@ -69,10 +72,9 @@ static bool have_room(uint32_t n)
 	return have == n;
 }
 
-/* All as the update does it: duplicated, looked at, named. */
+/* Counted, and as they were found when they were opened. */
 static void check_descriptors(struct update *update, uint32_t more, GPtrArray *reasons)
 {
-	autoptr(fdstore) store = fdstore_new();
 	uint32_t n = (update->fds.live ? g_hash_table_size(update->fds.live) : 0) +
 		     OWN_DESCRIPTORS + more;
 	GError *reason = NULL;
@@ -81,7 +83,7 @@ static void check_descriptors(struct update *update, uint32_t more, GPtrArray *r
 		g_ptr_array_add(reasons, g_strdup_printf("%u descriptors more are needed: %s; "
 							 "raise the limit (RLIMIT_NOFILE)",
 							 n, strerror(errno)));
-	else if (!fd_source_offer(&update->fds, store, NULL, NULL, &reason))
+	else if (!fd_source_check(&update->fds, &reason))
 		blocked(reasons, reason);
 }
 

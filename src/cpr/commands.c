@@ -170,6 +170,9 @@ static void add_blockers(struct update *update, json_t *out)
 		return;
 	if (!update->machine || !update->owner || !owner_held(update->owner))
 		return;
+	/* One that has begun found none, and what it has open meanwhile is none either. */
+	if (update->outgoing)
+		return;
 	reasons = blocked_reasons(update, mode);
 	if (json_array_size(reasons) > 0)
 		json_object_set(out, "blocked-reasons", reasons);

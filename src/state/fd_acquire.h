@@ -87,6 +87,14 @@ bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int 
 void fd_withdraw(struct fd_source *src, const char *name);
 
 /**
+ * fd_source_check() - What fd_source_offer() would say of the descriptors as they were published
+ *
+ * Touches no file, so it waits for no store.
+ * Return: false if one cannot be handed over.
+ */
+bool fd_source_check(const struct fd_source *src, GError **error);
+
+/**
  * fd_source_offer() - Add (dup) every live descriptor to @store, for a successor
  * @skip:	Names to leave out; NULL: none
  * Return: false if one cannot be handed over.

@@ -12,11 +12,36 @@
  * struct fd_live - A descriptor in use
  * @kind:	What it was acquired as
  * @fd:		Borrowed from its owner
+ * @unfit:	Why it could not be handed over when it was published; NULL: it could
  */
 struct fd_live {
 	enum fd_kind kind;
 	int fd;
+	char *unfit;
 };
+
+static void live_free(void *opaque)
+{
+	struct fd_live *live = opaque;
+
+	g_free(live->unfit);
+	g_free(live);
+}
+
+/* Now, when it was just opened: later its store may hang. */
+static struct fd_live *live_new(const char *name, enum fd_kind kind, int fd)
+{
+	struct fd_live *live = g_new(struct fd_live, 1);
+	g_autoptr(GError) reason = NULL;
+	struct fd_identity identity;
+
+	*live = (struct fd_live){kind, fd, NULL};
+	fd_kind_prepare(kind, fd);
+	if (!fdstore_check_name(name, &reason) || !fd_identity_read(fd, &identity, &reason) ||
+	    !fd_kind_verify(kind, fd, &identity, &reason))
+		live->unfit = g_strdup(reason->message);
+	return live;
+}
 
 void fd_source_clear(struct fd_source *src)
 {
@@ -26,17 +51,13 @@ void fd_source_clear(struct fd_source *src)
 
 bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error)
 {
-	struct fd_live *live;
-
 	if (!src)
 		return true;
 	if (!src->live)
-		src->live = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+		src->live = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, live_free);
 	if (g_hash_table_contains(src->live, name))
 		return error_set_generic(error, "descriptor '%s': the name is in use", name);
-	live = g_new(struct fd_live, 1);
-	*live = (struct fd_live){kind, fd};
-	g_hash_table_insert(src->live, g_strdup(name), live);
+	g_hash_table_insert(src->live, g_strdup(name), live_new(name, kind, fd));
 	return true;
 }
 
@@ -64,6 +85,27 @@ int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GErro
 static int compare_names(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool fd_source_check(const struct fd_source *src, GError **error)
+{
+	GHashTableIter iter;
+	void *name, *value;
+
+	if (!src->live)
+		return true;
+	if (g_hash_table_size(src->live) > FDSTORE_MAX)
+		return error_set_generic(error, "more than %d descriptors cannot be handed over",
+					 FDSTORE_MAX);
+	g_hash_table_iter_init(&iter, src->live);
+	while (g_hash_table_iter_next(&iter, &name, &value)) {
+		const struct fd_live *live = value;
+
+		if (live->unfit)
+			return error_set_generic(error, "descriptor %s: %s", (char *)name,
+						 live->unfit);
+	}
+	return true;
 }
 
 bool fd_source_offer(struct fd_source *src, struct fdstore *store,

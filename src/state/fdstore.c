@@ -62,11 +62,16 @@ static bool name_valid(const char *name)
 	return true;
 }
 
+bool fdstore_check_name(const char *name, GError **error)
+{
+	return name_valid(name) || error_set_generic(error, "'%.*s' cannot name a descriptor",
+						     FDSTORE_NAME_BYTES, name);
+}
+
 static bool fdstore_check_room(const struct fdstore *store, const char *name, GError **error)
 {
-	if (!name_valid(name))
-		return error_set_generic(error, "'%.*s' cannot name a descriptor",
-					 FDSTORE_NAME_BYTES, name);
+	if (!fdstore_check_name(name, error))
+		return false;
 	if (g_hash_table_contains(store->by_name, name))
 		return error_set_generic(error, "descriptor %s: there is one of this name already",
 					 name);

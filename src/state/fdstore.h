@@ -68,6 +68,9 @@ struct fdstore *fdstore_new(void);
 void fdstore_free(struct fdstore *store);
 DEFINE_CLEANUP(fdstore, fdstore_free)
 
+/** fdstore_check_name() - Whether a descriptor can be called @name. */
+bool fdstore_check_name(const char *name, GError **error);
+
 /**
  * fdstore_add() - Put a duplicate of @fd into the store
  * @fd:		Stays the caller's

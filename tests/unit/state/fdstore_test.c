@@ -419,6 +419,37 @@ static void test_acquire_failures(void)
 	fd_source_clear(&source);
 }
 
+/* What a store would refuse is known without a store, and while it is only asked for nothing is opened. */
+static void test_check(void)
+{
+	struct fd_source source = {0};
+	g_autoptr(GError) error = NULL;
+	autofd int fd = make_event();
+	unsigned int before;
+
+	g_assert_true(fd_source_check(&source, &error));
+	g_assert_true(fd_publish(&source, "good", FD_EVENT, fd, &error));
+	before = test_count_fds();
+	g_assert_true(fd_source_check(&source, &error));
+	g_assert_true(fd_publish(&source, "bad", FD_IMAGE, fd, &error));
+	g_assert_false(fd_source_check(&source, &error));
+	test_assert_message(&error, "descriptor bad: needs a regular file or a block device");
+	fd_withdraw(&source, "bad");
+	g_assert_true(fd_publish(&source, "bad name", FD_EVENT, fd, &error));
+	g_assert_false(fd_source_check(&source, &error));
+	test_assert_message(&error, "'bad name' cannot name a descriptor");
+	fd_withdraw(&source, "bad name");
+	for (int i = 0; i < FDSTORE_MAX; i++) {
+		g_autofree char *name = g_strdup_printf("n%d", i);
+
+		g_assert_true(fd_publish(&source, name, FD_EVENT, fd, &error));
+	}
+	g_assert_false(fd_source_check(&source, &error));
+	test_assert_message(&error, "more than 1024");
+	g_assert_cmpuint(test_count_fds(), ==, before);
+	fd_source_clear(&source);
+}
+
 static bool skip_rom(void *opaque, const char *name)
 {
 	return g_str_has_prefix(name, "rom/");
@@ -464,6 +495,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/state/fdstore/take-as-another-kind", test_take_as_another_kind);
 	g_test_add_func("/state/fd-acquire/both-ways", test_acquire_both_ways);
 	g_test_add_func("/state/fd-acquire/failures", test_acquire_failures);
+	g_test_add_func("/state/fd-acquire/check", test_check);
 	g_test_add_func("/state/fd-acquire/live", test_live);
 	return g_test_run();
 }
