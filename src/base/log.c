@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/stuck.h"
 
 #define LOG_PER_SEC 5
 
@@ -250,19 +252,31 @@ static void await_line(void)
 	}
 }
 
+/* Not even a kill ends a wait for a file. */
+static bool is_file(void)
+{
+	struct stat st;
+
+	return fstat(STDERR_FILENO, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
 static void *writer(void *unused)
 {
+	const bool file = is_file();
 	char line[LOG_LINE_BYTES];
 
 	pthread_mutex_lock(&queue.lock);
 	for (;;) {
 		size_t len;
+		int call;
 
 		await_line();
 		len = queue_take(line);
 		queue.write_ns = clock_now_ns();
 		pthread_mutex_unlock(&queue.lock);
+		call = file ? stuck_begin("the log") : -1;
 		write_line(line, len);
+		stuck_end(call);
 		pthread_mutex_lock(&queue.lock);
 		queue.write_ns = 0;
 		pthread_cond_broadcast(&queue.done);

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/stuck.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
@@ -21,6 +22,10 @@
 
 /* The state that is saved may be longer than the rehearsed one: output that is not sent yet. */
 #define STATE_SPARE_BYTES (1U << 20)
+
+/* How long a thread may have waited for its store, before the guest stands and in the last moment. */
+#define STUCK_MS      1000
+#define STUCK_LAST_MS 50
 
 /* Why a program on its way back would be there, in a rehearsal of that. */
 #define WAY_BACK_REASON "rehearsal"
@@ -125,6 +130,19 @@ static bool find_command(struct exec_source *es, GError **error)
 	return true;
 }
 
+/* ---- threads that execve() would wait for ---- */
+
+static bool check_threads(uint64_t min_ms, GError **error)
+{
+	char what[STUCK_NAME_BYTES];
+	const uint64_t ns = stuck_oldest(min_ms * NS_PER_MSEC, what);
+
+	return ns == 0 || error_set_generic(error,
+					    "a thread waits for '%s' since %.1f s; cpr-exec would "
+					    "wait for it: free the storage, or use cpr-transfer",
+					    what, (double)ns / NS_PER_SEC);
+}
+
 /* ---- stages, guest running ---- */
 
 static void es_close(void *ctx)
@@ -167,7 +185,9 @@ static enum stage_result es_open(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
-	if (!find_command(es, error) || !remember_program(es, error))
+	/* At once too: to close what was duplicated of a file waits for who writes to it. */
+	if (!check_threads(STUCK_MS, error) || !find_command(es, error) ||
+	    !remember_program(es, error))
 		return STAGE_FAILED;
 	es->exec_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (es->exec_fd >= 0)
@@ -385,6 +405,8 @@ static enum stage_result es_guard(void *ctx, GError **error)
 	struct exec_source *es = ctx;
 
 	es->base.update->progress.connected_ns = clock_now_ns();
+	if (!check_threads(STUCK_MS, error))
+		return STAGE_FAILED;
 	return guardian_start(&es->guardian, error) ? STAGE_DONE : STAGE_FAILED;
 }
 
@@ -496,7 +518,7 @@ static enum stage_result es_commit(void *ctx, GError **error)
 	struct exec_source *es = ctx;
 
 	log_flush(LOG_EXEC_MS);
-	if (!program_stayed(es, error))
+	if (!program_stayed(es, error) || !check_threads(STUCK_LAST_MS, error))
 		return STAGE_FAILED;
 	execve(es->path, es->argv, es->env);
 	error_set_errno(error, errno, "cannot execute '%s'", es->path);

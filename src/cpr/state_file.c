@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/job.h"
 #include "base/log.h"
+#include "base/stuck.h"
 
 /**
  * struct state_file - One file; while a job runs it is the job's
@@ -55,12 +56,21 @@ static void state_file_free(void *opaque)
 
 /* ---- jobs: on a thread ---- */
 
+/* A job that is given up counts as well, until its thread is back. */
+static int stuck_at(const struct state_file *file)
+{
+	g_autofree char *what = g_strdup_printf("state file %s", file->path);
+
+	return stuck_begin(what);
+}
+
 static bool reserve(struct state_file *file, GError **error)
 {
 	struct stat st;
 	int err;
 
-	file->fd = file_make(file->path, 0, &file->made, error);
+	/* Readable for posix_fallocate(), which looks where the file system has nothing better. */
+	file->fd = file_make(file->path, FILE_READ, &file->made, error);
 	if (file->fd < 0)
 		return false;
 	if (fstat(file->fd, &st) < 0)
@@ -76,13 +86,16 @@ static bool reserve(struct state_file *file, GError **error)
 static void job_reserve(void *opaque)
 {
 	struct state_file *file = opaque;
+	int call = stuck_at(file);
 
 	(void)reserve(file, &file->error);
+	stuck_end(call);
 }
 
 static void job_discard(void *opaque)
 {
 	struct state_file *file = opaque;
+	int call = stuck_at(file);
 	int ignored = 0;
 
 	if (file->inherited_made)
@@ -91,6 +104,9 @@ static void job_discard(void *opaque)
 		ignored = ftruncate(file->fd, file->old_bytes);
 	(void)ignored;
 	file_unmake(&file->made);
+	/* To close it may wait too. */
+	fd_close(&file->fd);
+	stuck_end(call);
 }
 
 static bool write_all(const struct state_file *file, GError **error)
@@ -112,8 +128,11 @@ static bool write_all(const struct state_file *file, GError **error)
 static void job_write(void *opaque)
 {
 	struct state_file *file = opaque;
+	int call = stuck_at(file);
 
 	(void)write_all(file, &file->error);
+	fd_close(&file->fd);
+	stuck_end(call);
 }
 
 /* ---- main thread ---- */

@@ -1,11 +1,14 @@
 # Commands that meet a disk that does not answer: one outcome each, the monitor alive all the while.
 # SPDX-License-Identifier: Apache-2.0
+import pathlib
+import re
 import signal
 import time
 
 import pytest
 
 from hungfs import hung_disk  # noqa: F401
+from qmp import Qmp, QmpError
 from vm import wait_for_socket
 
 # What each command does with a request that hangs in the storage, and once the storage is back:
@@ -18,6 +21,9 @@ from vm import wait_for_socket
 # quit, SIGTERM  the process ends                            -
 # migrate        failed, unchanged, the guest never stopped  works, as if nothing had been
 # A guest that is stopped or being reset is no exception: it is updated when its disk has answered.
+
+# A thread of the process that waits in such a storage, even after it was given up, would hold execve().
+STUCK = r"a thread waits for '.*' since .* s; cpr-exec would wait for it"
 
 BUSY = r"virtio-blk (queue 0: 1 request)"
 
@@ -213,3 +219,70 @@ def test_stopped_update_fails(guest, how):
     answers(vm, "paused")
     vm.qmp.cmd("cont")
     goes_on(vm, disk)
+
+
+def wait_exec(vm, seconds=60, **arguments):
+    """migrate by exec, whatever comes of it: query-migrate's answer."""
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    try:
+        vm.qmp.cmd("migrate", **arguments)
+    except QmpError:
+        pass
+    return vm.qmp.wait_status(("completed", "failed"), seconds)
+
+
+def unchanged(info, reason):
+    record = info["update-record"]
+    assert info["status"] == "failed" and record["result"] == "unchanged", info
+    assert re.search(reason, record["reason"]), record
+
+
+def thread_names(vm):
+    names = []
+    for task in pathlib.Path(f"/proc/{vm.pid}/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return names
+
+
+def test_state_file(vms, hung_disk):  # noqa: F811
+    """A state file that hangs fails its update; the next is refused while a thread waits there."""
+    store = hung_disk()
+    vm = vms()
+    vm.shared.wait_started()
+    store.hang(hard=True)
+    unchanged(wait_exec(vm, uri=f"file:{store.path}"), "file: no answer within 5000 ms")
+    assert store.held() == 1 and "state file" in thread_names(vm)
+    unchanged(wait_exec(vm), STUCK.replace(".*", "state file .*", 1))
+    assert told(vm, "STOP") == []
+    vm.shared.assert_running()
+    store.go()
+    vm.shared.wait(lambda: "state file" not in thread_names(vm))
+    info = wait_exec(vm)
+    assert info["status"] == "completed", info
+    vm.shared.assert_running()
+
+
+def test_output_file(vms, hung_disk, tmp_path):  # noqa: F811
+    """A chardev's output that hangs holds no monitor, whatever is asked about updates."""
+    store = hung_disk()
+    store.hang("write", hard=True)
+    second = tmp_path / "second.qmp"
+    vm = vms(args=["-chardev", f"file,id=c0,path={store.path}", "-serial", "chardev:c0",
+                   "-qmp", f"unix:{second},server=on,wait=off"])
+    other = Qmp(str(second))
+    store.wait_held()
+    begun = time.monotonic()
+    for mode in ("cpr-transfer", "cpr-exec"):
+        vm.qmp.cmd("migrate-set-parameters", mode=mode)
+        assert "blocked-reasons" not in vm.qmp.cmd("query-migrate")
+        assert other.cmd("query-status")["status"] == "running"
+    vm.shared.wait(lambda: time.monotonic() > begun + 1.1)
+    unchanged(wait_exec(vm), STUCK.replace(".*", ".*c0.*", 1))
+    assert other.cmd("query-status")["status"] == "running"
+    assert told(vm, "STOP") == []
+    vm.shared.assert_running()
+    store.go()
+    other.close()

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/stuck.h"
 
 /**
  * struct connect_attempt - See connect.h
@@ -56,11 +57,15 @@ static int connect_result(int fd)
 static int connect_to(const struct sockaddr *addr, socklen_t len, uint64_t deadline_ns)
 {
 	autofd int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int ready;
+	int ready, result, call;
 
 	if (fd < 0)
 		return -1;
-	if (connect(fd, addr, len) == 0)
+	/* It waits for nobody but the store that a socket's path lies on. */
+	call = stuck_begin("the path of a chardev's socket");
+	result = connect(fd, addr, len);
+	stuck_end(call);
+	if (result == 0)
 		return fd_steal(&fd);
 	/* EAGAIN: a UNIX server has more clients waiting than it wants. */
 	if (errno != EINPROGRESS)

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/stuck.h"
 
 /* What is written in one go: a pipe or terminal that poll() calls writable takes the smaller. */
 #define FILE_CHUNK_BYTES  (16U << 10)
@@ -27,7 +28,7 @@
  * @n_refs:	The owner's, and the thread's while it runs; atomic
  * @fd:		Its own duplicate
  * @wake_fd:	Ends the thread's wait for room; an eventfd
- * @chunk_bytes: most that one write may take
+ * @is_file:	Not even a kill ends a wait for it
  * @lock:	Guards what follows
  * @changed:	There is something to write, or something was written, or another state is wanted
  * @start, @len: what of @bytes is used
@@ -45,7 +46,7 @@ struct sink {
 	int n_refs;
 	char *what;
 	int fd, wake_fd;
-	size_t chunk_bytes;
+	bool is_file;
 	GSource *progress;
 	GMutex lock;
 	GCond changed;
@@ -78,9 +79,13 @@ bool sink_needed(int fd)
 
 static void sink_unref(struct sink *sink)
 {
+	int call;
+
 	if (!g_atomic_int_dec_and_test(&sink->n_refs))
 		return;
+	call = sink->is_file ? stuck_begin(sink->what) : -1;
 	fd_close(&sink->fd);
+	stuck_end(call);
 	fd_close(&sink->wake_fd);
 	g_source_unref(sink->progress);
 	g_mutex_clear(&sink->lock);
@@ -104,7 +109,7 @@ struct sink *sink_new(const char *what, int fd, size_t size_bytes, GSource *prog
 	sink = g_new0(struct sink, 1);
 	sink->n_refs = 1;
 	sink->what = g_strdup(what);
-	sink->chunk_bytes = is_file(own) ? FILE_CHUNK_BYTES : OTHER_CHUNK_BYTES;
+	sink->is_file = is_file(own);
 	sink->fd = fd_steal(&own);
 	sink->wake_fd = fd_steal(&wake);
 	sink->progress = g_source_ref(progress);
@@ -217,16 +222,18 @@ static void thread_account(struct sink *sink, ssize_t n, int failure)
 /* Lock held, let go meanwhile. */
 static void thread_write(struct sink *sink, uint8_t *chunk)
 {
-	size_t len = buffer_get(sink, chunk, sink->chunk_bytes);
-	int failure = 0;
+	size_t len = buffer_get(sink, chunk, sink->is_file ? FILE_CHUNK_BYTES : OTHER_CHUNK_BYTES);
+	int failure = 0, call;
 	ssize_t n;
 
 	sink->flight_bytes = len;
 	sink->write_ns = clock_now_ns();
 	g_mutex_unlock(&sink->lock);
+	call = sink->is_file ? stuck_begin(sink->what) : -1;
 	n = write(sink->fd, chunk, len);
 	if (n < 0)
 		failure = errno;
+	stuck_end(call);
 	g_mutex_lock(&sink->lock);
 	sink->flight_bytes = 0;
 	buffer_drop(sink, MAX(n, 0));
