@@ -85,6 +85,16 @@ struct kvm_saved_clock {
 	uint8_t boot_id[KVM_SAVED_BOOT_ID_SIZE];
 };
 
+/**
+ * kvm_sregs_make_valid() - Clear what KVM reports but refuses to set, and no processor looks at
+ *
+ * A guest outside of long mode may load a code segment whose descriptor has bit L, reserved there:
+ * KVM_GET_SREGS shows it, KVM_SET_SREGS calls it invalid.  Who could not write back what was read
+ * would lose the guest.  All else that the kernel checks (kvm_is_valid_sregs(): PAE and EFER.LMA go
+ * with paging in long mode; CR0; CR4) it has enforced on the guest already.
+ */
+void kvm_sregs_make_valid(struct kvm_sregs2 *sregs);
+
 extern const struct state_desc kvm_saved_vcpu_desc;
 extern const struct state_desc kvm_saved_irqchip_desc;
 extern const struct state_desc kvm_saved_pit_desc;

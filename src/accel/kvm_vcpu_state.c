@@ -23,17 +23,31 @@
 
 /* ---- special registers: KVM_GET_SREGS2 where there is one ---- */
 
-static bool sregs_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
+void kvm_sregs_make_valid(struct kvm_sregs2 *sregs)
+{
+	if (!(sregs->efer & EFER_LMA))
+		sregs->cs.l = 0;
+}
+
+static bool sregs_read(struct vcpu *vcpu, struct kvm_sregs2 *sregs, GError **error)
 {
 	struct kvm_sregs old;
 
 	if (vcpu->vm->caps.sregs2)
-		return KVM_IOCTL(vcpu->fd, KVM_GET_SREGS2, &s->sregs, error);
+		return KVM_IOCTL(vcpu->fd, KVM_GET_SREGS2, sregs, error);
 	if (!KVM_IOCTL(vcpu->fd, KVM_GET_SREGS, &old, error))
 		return false;
 	/* Alike up to here; a pending interrupt (the bitmap) is in the events too. */
-	memset(&s->sregs, 0, sizeof(s->sregs));
-	memcpy(&s->sregs, &old, offsetof(struct kvm_sregs, interrupt_bitmap));
+	memset(sregs, 0, sizeof(*sregs));
+	memcpy(sregs, &old, offsetof(struct kvm_sregs, interrupt_bitmap));
+	return true;
+}
+
+static bool sregs_capture(struct vcpu *vcpu, struct kvm_saved_vcpu *s, GError **error)
+{
+	if (!sregs_read(vcpu, &s->sregs, error))
+		return false;
+	kvm_sregs_make_valid(&s->sregs);
 	return true;
 }
 

@@ -149,6 +149,19 @@ def test_smp_goes_on(vms, mode):
         vm.shared.wait(lambda seen=seen: all(vm.shared.per_cpu(i) > seen[i] for i in range(4)))
 
 
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_guest_with_an_odd_code_segment(vms, mode):
+    """KVM reports of it what KVM refuses to set: bit L outside of long mode."""
+    vm = vms(kernel="odd_code")
+    vm.shared.wait_started()
+    for _ in range(2):
+        if mode == "exec":
+            vm.exec()
+        else:
+            vm = vm.transfer()
+        vm.shared.assert_running(30)
+
+
 def test_implicit_ram(vms):
     args = ["-machine", "q35,aux-ram-share=on", "-m", "64M", "-nodefaults", "-display", "none",
             "-kernel", str(__import__("vm").payload("counter"))]

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define EFER_LME (1ULL << 8)
+#define EFER_LMA (1ULL << 10)
+
 static const struct state_desc *const descs[] = {
 	&kvm_saved_vcpu_desc,
 	&kvm_saved_irqchip_desc,
@@ -151,6 +154,35 @@ static void test_chip_rules(void)
 	assert_refused(&kvm_saved_clock_desc, &clock, "range");
 }
 
+/* CS.L outside of long mode goes, and nothing else ever. */
+static void test_sregs(void)
+{
+	static const struct {
+		uint64_t efer;
+		uint8_t l, l_after;
+	} cases[] = {
+		{0, 0, 0},
+		{0, 1, 0},
+		{EFER_LME, 1, 0},
+		{EFER_LME | EFER_LMA, 0, 0},
+		{EFER_LME | EFER_LMA, 1, 1},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		struct kvm_sregs2 sregs, wanted;
+
+		fill(&sregs, sizeof(sregs), i);
+		sregs.efer = cases[i].efer;
+		sregs.cs.l = cases[i].l;
+		wanted = sregs;
+		wanted.cs.l = cases[i].l_after;
+		kvm_sregs_make_valid(&sregs);
+		g_assert_cmpmem(&sregs, sizeof(sregs), &wanted, sizeof(wanted));
+		kvm_sregs_make_valid(&sregs);
+		g_assert_cmpmem(&sregs, sizeof(sregs), &wanted, sizeof(wanted));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -158,5 +190,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/accel/kvm_state/round_trip", test_round_trip);
 	g_test_add_func("/accel/kvm_state/vcpu_rules", test_vcpu_rules);
 	g_test_add_func("/accel/kvm_state/chip_rules", test_chip_rules);
+	g_test_add_func("/accel/kvm_state/sregs", test_sregs);
 	return g_test_run();
 }
