@@ -214,6 +214,38 @@ def test_reset_drops_failed_requests(disk_vm, tmp_path):
         guest.vm.quit()
 
 
+@pytest.mark.parametrize("way", ["cont", "system_reset", "exec", "transfer"])
+def test_flush_without_space(disk_vm, hung_disk, way):  # noqa: F811
+    """The flush is tried again at each cont, by a successor as well; with room the guest goes on."""
+    disk = hung_disk()
+    guest = disk_vm(disk.path, ",aio=threads")
+    assert guest.ask(WRITE, n=SLOTS, seed=3) == (SLOTS, 0)
+    disk.fail("flush", errno.ENOSPC)
+    guest.begin(FLUSH)
+    wait_stopped(guest, "write", errno.ENOSPC)
+    guest.vm.qmp.cmd("cont")
+    wait_stopped(guest, "write", errno.ENOSPC)
+    if way == "exec":
+        guest.vm.exec()
+    elif way == "transfer":
+        guest.moved(guest.vm.transfer())
+    disk.fail("flush", 0)
+    if way == "system_reset":
+        guest.put(ASKED, 0)
+        guest.vm.qmp.cmd("system_reset")
+        guest.vm.qmp.wait_event("RESET")
+        guest.number = 0
+    guest.vm.qmp.cmd("cont")
+    if way == "system_reset":
+        guest.vm.shared.assert_running()
+    else:
+        assert guest.end() == (1, 0)
+    assert guest.ask(FLUSH) == (1, 0)
+    assert guest.ask(READ, n=SLOTS, seed=3) == (SLOTS, 0)
+    assert guest.vm.qmp.cmd("query-status")["status"] == "running"
+    assert io_status(guest.vm) == "ok"
+
+
 # ---- sizes ----
 
 def test_block_resize(disk_vm, tmp_path):

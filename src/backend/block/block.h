@@ -229,6 +229,7 @@ enum block_phase {
  * @iov, @n_iov: buffers that together have @len_bytes; consumed: the array is changed.  Zeroes,
  *		discards and flushes have none
  * @done:	Called once; @result is 0 or -errno.  The slot may be reused from within
+ * @remembered:	For @done: its error is an earlier flush's, nothing was tried
  *
  * The rest belongs to the queue from block_queue_submit() until @done.
  */
@@ -241,6 +242,7 @@ struct block_request {
 	struct iovec *iov;
 	uint32_t n_iov;
 	void (*done)(struct block_request *req, int result);
+	bool remembered;
 
 	struct block_request *next, *next_writer;
 	struct block_step step;
@@ -292,11 +294,12 @@ uint32_t block_queue_complete(struct block_queue *queue);
 uint32_t block_queue_in_flight(const struct block_queue *queue);
 
 /**
- * block_queue_flush_error() - errno of the first flush that failed, 0 if none did
+ * block_queue_flush_error() - errno of the flush that all others fail with; 0: none
  *
  * The page cache forgets what it could not write: a later flush would succeed and mean nothing.  So
  * after one that failed all fail, for as long as the image is open, which is longer than one
- * process: block_queue_set_flush_error() tells a successor's queue.  Not so with O_DIRECT.
+ * process: block_queue_set_flush_error() tells a successor's queue.  Not so with O_DIRECT, and not
+ * where the VM stops for want of space: that flush has not ended, and is tried again.
  */
 int block_queue_flush_error(const struct block_queue *queue);
 void block_queue_set_flush_error(struct block_queue *queue, int err);

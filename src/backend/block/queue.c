@@ -179,6 +179,7 @@ void block_queue_submit(struct block_queue *queue, struct block_request *req)
 	req->n_retries = 0;
 	req->bounce = 0;
 	req->by_hand = false;
+	req->remembered = false;
 	req->writer = false;
 	if (err || (req->len_bytes == 0 && req->op != BLOCK_FLUSH))
 		block_request_finish(queue, req, err);

@@ -299,8 +299,13 @@ static void block_start_zeroes(struct block_queue *queue, struct block_request *
 
 static void block_start_sync(struct block_queue *queue, struct block_request *req)
 {
-	if (queue->traits->no_flush || queue->flush_error) {
-		block_request_end(queue, req, queue->traits->no_flush ? 0 : -queue->flush_error);
+	if (queue->traits->no_flush) {
+		block_request_end(queue, req, 0);
+		return;
+	}
+	if (queue->flush_error) {
+		req->remembered = true;
+		block_request_end(queue, req, -queue->flush_error);
 		return;
 	}
 	req->phase = BLOCK_PHASE_SYNC;
@@ -429,9 +434,16 @@ static void block_allocate_done(struct block_queue *queue, struct block_request 
 		block_advance(queue, req, req->step.len_bytes);
 }
 
+/* Whether a flush that failed is tried again when somebody has made room. */
+static bool block_waits_for_room(const struct block_queue *queue, int err)
+{
+	return (err == ENOSPC || err == EDQUOT) &&
+	       block_node_error_action(queue->node, false, ENOSPC) == BLOCK_ACTION_STOP;
+}
+
 static void block_sync_done(struct block_queue *queue, struct block_request *req, int64_t n)
 {
-	if (n < 0 && !queue->traits->direct)
+	if (n < 0 && !queue->traits->direct && !block_waits_for_room(queue, -n))
 		queue->flush_error = -n;
 	block_request_end(queue, req, MIN(n, 0));
 }

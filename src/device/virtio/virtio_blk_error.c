@@ -17,7 +17,8 @@
  * machine is asked to stop, and does so from its main thread.  What is in flight meanwhile ends, or is
  * shelved, too.  When the device is resumed (cont, or the successor's start) all are read from their
  * rings again and started, oldest first, in the I/O thread.  One that fails again stops the machine
- * again.  A reset drops them.  An update saves which they are.
+ * again.  A reset drops them.  An update saves which they are.  Not for an error that the queue only
+ * remembers (block_queue_flush_error()): it would stop the machine at each cont, for ever.
  *
  * A guest can make errors without end where they are only reported: these are told once a second.
  * Where the machine stops, the first one of a disk is told.
@@ -101,8 +102,8 @@ void blk_failed(struct blk_slot *slot, int err)
 	struct virtio_blk *blk = slot->blk;
 	enum block_action action = block_node_error_action(blk->node, blk_is_read(slot), err);
 
-	/* A driver that resets has no more use for it. */
-	if (blk->vdev.resetting)
+	/* A driver that resets has no more use for it; nor is waiting of use to what cannot change. */
+	if (blk->vdev.resetting || (slot->req.remembered && action == BLOCK_ACTION_STOP))
 		action = BLOCK_ACTION_REPORT;
 	blk_tell(slot, action, err);
 	switch (action) {

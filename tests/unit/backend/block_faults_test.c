@@ -49,6 +49,7 @@ struct fixture {
 	struct block_queue *queue;
 	struct block_engine *real;
 	struct fake fake;
+	enum block_on_error werror;
 	uint8_t *buf;
 	struct slot slots[N_SLOTS];
 };
@@ -128,6 +129,7 @@ static void set_up_with(struct fixture *f, uint32_t align_bytes)
 	f->fd = mkostemp(f->path, O_CLOEXEC);
 	g_assert_cmpint(ftruncate(f->fd, IMAGE_BYTES), ==, 0);
 	config.filename = f->path;
+	config.werror = f->werror;
 	f->node = block_node_new(&config, &f->fds, &error);
 	g_assert_no_error(error);
 	/* Storage with larger blocks, which the file under it does not need. */
@@ -154,6 +156,12 @@ static void set_up(struct fixture *f, const void *data)
 static void set_up_blocks(struct fixture *f, const void *data)
 {
 	set_up_with(f, 4096);
+}
+
+static void set_up_report(struct fixture *f, const void *data)
+{
+	f->werror = BLOCK_ON_ERROR_REPORT;
+	set_up_with(f, 0);
 }
 
 static void tear_down(struct fixture *f, const void *data)
@@ -294,10 +302,47 @@ static void test_flush_error(struct fixture *f, const void *data)
 {
 	fail(f, 1, BLOCK_STEP_FDATASYNC, 0, EIO);
 	g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, -EIO);
+	g_assert_false(f->slots[0].req.remembered);
 	g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, -EIO);
+	g_assert_true(f->slots[0].req.remembered);
+	g_assert_cmpuint(f->fake.n_steps[BLOCK_STEP_FDATASYNC], ==, 1);
 	g_assert_cmpint(block_queue_flush_error(f->queue), ==, EIO);
 	block_queue_set_flush_error(f->queue, 0);
 	g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, 0);
+}
+
+/* For want of space the VM stops, and the flush is really tried again; what fails otherwise counts. */
+static void test_flush_no_space(struct fixture *f, const void *data)
+{
+	static const int errors[] = {ENOSPC, EDQUOT};
+	uint32_t *n_tried = &f->fake.n_steps[BLOCK_STEP_FDATASYNC];
+
+	for (size_t i = 0; i < G_N_ELEMENTS(errors); i++) {
+		*n_tried = 0;
+		fail(f, 2, BLOCK_STEP_FDATASYNC, 0, errors[i]);
+		for (uint32_t n = 1; n <= 2; n++) {
+			g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, -ENOSPC);
+			g_assert_false(f->slots[0].req.remembered);
+			g_assert_cmpuint(*n_tried, ==, n);
+			g_assert_cmpint(block_queue_flush_error(f->queue), ==, 0);
+		}
+		g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, 0);
+		g_assert_cmpuint(*n_tried, ==, 3);
+	}
+}
+
+/* Where the guest was told of it, the next flush would tell it a lie. */
+static void test_flush_no_space_reported(struct fixture *f, const void *data)
+{
+	fail(f, 1, BLOCK_STEP_FDATASYNC, 0, ENOSPC);
+	g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, -ENOSPC);
+	g_assert_false(f->slots[0].req.remembered);
+	g_assert_cmpint(run_one(f, BLOCK_FLUSH, 0, NULL, 0), ==, -ENOSPC);
+	g_assert_true(f->slots[0].req.remembered);
+	g_assert_cmpint(block_queue_flush_error(f->queue), ==, ENOSPC);
+	/* Nothing of this sticks to the slot. */
+	g_assert_cmpint(run_one(f, BLOCK_WRITE, 0, f->buf, 4096), ==, 0);
+	g_assert_false(f->slots[0].req.remembered);
 }
 
 static void test_flush_error_direct(struct fixture *f, const void *data)
@@ -473,6 +518,8 @@ int main(int argc, char **argv)
 		{"errors", set_up, test_errors},
 		{"errors-blocks", set_up_blocks, test_errors},
 		{"flush-error", set_up, test_flush_error},
+		{"flush-no-space", set_up, test_flush_no_space},
+		{"flush-no-space-reported", set_up_report, test_flush_no_space_reported},
 		{"flush-error-direct", set_up_blocks, test_flush_error_direct},
 		{"fall-back", set_up, test_fall_back},
 		{"fall-back-blocks", set_up_blocks, test_fall_back},

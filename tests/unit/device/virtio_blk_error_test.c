@@ -378,6 +378,81 @@ static void test_reset(struct errors *e, const void *data)
 	}
 }
 
+/* ---- flushes, which the page cache makes a case of their own ---- */
+
+static void flush_stops(struct errors *e, int err)
+{
+	struct disk *disk = &e->disk;
+	uint32_t n_stops = e->n_stops;
+	uint16_t old = drv_avail(&disk->d, 0)->idx;
+
+	fail_with(e, err);
+	disk_offer(disk, 0, 0, VIRTIO_BLK_T_FLUSH, 0, 0, 0, false);
+	drv_kick(&disk->d, 0, old);
+	wait_for_stop(e, n_stops + 1);
+	wait_until(e, n_shelved, 1);
+	g_assert_cmpuint(disk_status_of(disk, 0), ==, NO_STATUS);
+}
+
+/* Return: the status of what was shelved alone, after the machine went on. */
+static uint8_t goes_on(struct errors *e)
+{
+	struct device *dev = e->disk.d.dev;
+	uint32_t len;
+
+	fake_rest(dev);
+	dev->ops->resume(dev);
+	drv_wait_used(&e->disk.d, 0, 1, &len);
+	g_assert_cmpuint(n_shelved(e), ==, 0);
+	return disk_status_of(&e->disk, 0);
+}
+
+/* Tried again at each cont, until there is room; or dropped by a reset. */
+static void test_flush_no_space(void)
+{
+	struct errors e = {0};
+	struct device *dev;
+
+	set_up_with(&e, "{\"drive\": \"d0\", \"num-queues\": 2}");
+	dev = e.disk.d.dev;
+	flush_stops(&e, ENOSPC);
+	for (uint32_t n = 2; n < 5; n++) {
+		fake_rest(dev);
+		e.bad->n_steps = 0;
+		dev->ops->resume(dev);
+		wait_for_stop(&e, n);
+		wait_until(&e, n_shelved, 1);
+		g_assert_cmpuint(n_pushed(&e), ==, 1);
+	}
+	fail_with(&e, 0);
+	g_assert_cmpuint(goes_on(&e), ==, VIRTIO_BLK_S_OK);
+	g_assert_cmpuint(disk_do(&e.disk, VIRTIO_BLK_T_FLUSH, 0, 0, 0, false), ==, VIRTIO_BLK_S_OK);
+	flush_stops(&e, ENOSPC);
+	fail_with(&e, 0);
+	dev->ops->reset(dev);
+	g_assert_cmpuint(n_shelved(&e), ==, 0);
+	disk_start(&e.disk, FEATURES);
+	g_assert_cmpuint(disk_do(&e.disk, VIRTIO_BLK_T_FLUSH, 0, 0, 0, false), ==, VIRTIO_BLK_S_OK);
+	tear_down(&e, NULL);
+}
+
+/* A failure that later flushes only remember stops the machine once, and the guest is told. */
+static void test_flush_lost(struct errors *e, const void *data)
+{
+	struct disk *disk = &e->disk;
+
+	flush_stops(e, EIO);
+	fail_with(e, 0);
+	e->bad->n_steps = 0;
+	g_assert_cmpuint(goes_on(e), ==, VIRTIO_BLK_S_IOERR);
+	g_assert_cmpuint(disk_do(disk, VIRTIO_BLK_T_FLUSH, 0, 0, 0, false), ==, VIRTIO_BLK_S_IOERR);
+	g_assert_cmpuint(n_pushed(e), ==, 0);
+	g_assert_cmpuint(disk_do(disk, VIRTIO_BLK_T_OUT, 0, disk->data, 512, false), ==,
+			 VIRTIO_BLK_S_OK);
+	g_assert_cmpuint(e->n_stops, ==, 1);
+	g_assert_cmpstr(said(e, "action"), ==, "report");
+}
+
 /* The driver makes nonsense of a chain that is shelved. */
 static void test_scribbled(struct errors *e, const void *data)
 {
@@ -555,10 +630,15 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(struct errors *, const void *);
 	} cases[] = {
-		{"stop", test_stop},	       {"stop-again", test_stop_again},
-		{"update", test_update},       {"reset", test_reset},
-		{"scribbled", test_scribbled}, {"lies", test_lies},
-		{"resize", test_resize},       {"view-crosses", test_view_crosses},
+		{"stop", test_stop},
+		{"stop-again", test_stop_again},
+		{"update", test_update},
+		{"reset", test_reset},
+		{"scribbled", test_scribbled},
+		{"lies", test_lies},
+		{"resize", test_resize},
+		{"view-crosses", test_view_crosses},
+		{"flush-lost", test_flush_lost},
 	};
 
 	g_test_init(&argc, &argv, NULL);
@@ -569,5 +649,6 @@ int main(int argc, char **argv)
 	}
 	g_test_add_func("/virtio/blk-error/report-and-ignore", test_report_and_ignore);
 	g_test_add_func("/virtio/blk-error/deep", test_deep);
+	g_test_add_func("/virtio/blk-error/flush-no-space", test_flush_no_space);
 	return g_test_run();
 }
