@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chardev_util.h"
 
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 
 #include "backend/chardev/sink.h"
@@ -90,6 +91,15 @@ static void bench_get(struct bench *b, size_t len)
 	}
 }
 
+/* How much was written and not read. */
+static uint32_t bench_waiting(const struct bench *b)
+{
+	int n = 0;
+
+	g_assert_cmpint(ioctl(b->reader, FIONREAD, &n), ==, 0);
+	return n;
+}
+
 /* A pipe that nobody reads: bounded, nothing lost at first, told when there is room. */
 static void test_full(void)
 {
@@ -166,6 +176,10 @@ static void test_hold(void)
 			bench_get(&b, MIN(300, b.put - b.got));
 		sink_hold(old, clock_deadline_ms(10000));
 		n = sink_unsent(old, unsent, sizeof(unsent));
+		for (int looks = 0; looks < 100; looks++) {
+			g_assert_cmpuint(bench_waiting(&b) + b.got + n, ==, b.put);
+			g_thread_yield();
+		}
 		bench_sink(&b);
 		bench_put(&b, 5, true);
 		sink_prepend(b.sink, unsent, n);
