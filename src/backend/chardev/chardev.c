@@ -607,6 +607,9 @@ static void chardev_take_state(struct chardev *chardev)
 	if (state->unsent_lost)
 		log_warn("chardev '%s': the peer left too much unread to carry it over",
 			 chardev->config.id);
+	/* Whoever has the peer's state, loaded, hears that the peer is gone, and forgets it. */
+	for (unsigned int i = 0; i < chardev->n_links && state->unsent_lost; i++)
+		chardev->links[i]->told = true;
 	if (chardev->n_links > 0)
 		state->mux_focus = MIN(state->mux_focus, chardev->n_links - 1);
 }

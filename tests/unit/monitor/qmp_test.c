@@ -489,6 +489,32 @@ static void test_exec(void)
 }
 
 /* A client that comes after the exec, to a listener that had nobody before it. */
+/* Who left too much unread is cut off by an exec, and the next client is one like any other. */
+static void test_exec_unread(void)
+{
+	static const char request[] = "{\"execute\":\"query-qmp-schema\"}";
+	struct bed old, new;
+	struct fdstore *store;
+	struct client c;
+
+	bed_init(&old, true);
+	client_init(&c, &old, "qmp0");
+	client_negotiate(&c);
+	for (int i = 0; i < 100; i++)
+		client_say(&c, request);
+	settle();
+	bed_succeed(&old, &new, &store);
+	monitors_start(new.monitors);
+	client_clear(&c);
+	client_init(&c, &new, "qmp0");
+	client_negotiate(&c);
+	client_ask(&c, "{\"execute\":\"query-target\"}", "{\"return\":{\"arch\":\"x86_64\"}}");
+	client_clear(&c);
+	bed_clear(&new);
+	fdstore_free(store);
+	bed_clear(&old);
+}
+
 static void test_exec_without_client(void)
 {
 	struct bed old, new;
@@ -603,6 +629,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/qmp/flood", test_flood);
 	g_test_add_func("/qmp/ids", test_ids);
 	g_test_add_func("/qmp/exec", test_exec);
+	g_test_add_func("/qmp/exec-unread", test_exec_unread);
 	g_test_add_func("/qmp/exec-without-client", test_exec_without_client);
 	g_test_add_func("/qmp/cannot-open", test_cannot_open);
 	g_test_add_func("/qmp/exec-fails", test_exec_fails);
