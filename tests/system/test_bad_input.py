@@ -63,10 +63,10 @@ def test_command_line(args, words):
 
 def test_images(tmp_path):
     kernel = ["-kernel", payload("counter")]
-    short = tmp_path / "short.img"
-    short.write_bytes(b"x" * 100)
-    line = refuse(*kernel, "-drive", f"file={short},format=raw,if=virtio")
-    assert str(short) in line
+    foreign = tmp_path / "disk.img"
+    foreign.write_bytes(b"QFI\xfb" + bytes(508))
+    line = refuse(*kernel, "-drive", f"file={foreign},if=virtio")
+    assert str(foreign) in line and "qcow2" in line and "format=raw" in line
     empty_dir = tmp_path / "dir"
     empty_dir.mkdir()
     assert str(empty_dir) in refuse(*kernel, "-drive", f"file={empty_dir},format=raw,if=virtio")

@@ -34,7 +34,7 @@ class Bounds:
 def read_clocks(vm, readings=40):
     """Guest minus host, by name, and one pair (kvmclock, TSC)."""
     out = subprocess.run([BRACKET, vm.ram, str(readings)], capture_output=True, text=True,
-                         check=True, timeout=60).stdout.split("\n")
+                         check=True, timeout=180).stdout.split("\n")
     rows = {name: (int(a), int(b)) for name, a, b in (line.split() for line in out if line)}
     return {name: Bounds(*row) for name, row in rows.items() if name != "pair"}, rows["pair"]
 
