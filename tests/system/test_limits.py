@@ -200,7 +200,7 @@ def test_places_for_the_state(vms, tmp_path, kind):
     other.write_text("precious")
     if kind == "fifo":
         os.mkfifo(place)
-        why = "nobody reads from this FIFO"
+        why = "not a regular file"
     elif kind == "directory":
         place.mkdir()
         why = "not a regular file"
