@@ -331,7 +331,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 {
 	if (!vm)
 		return;
-	kvm_vm_pause(vm);
+	(void)kvm_vm_pause(vm, NULL);
 	vcpus_stop(vm);
 	for (uint32_t i = 0; i < vm->n_vcpus; i++)
 		kvm_vcpu_done(vm, &vm->vcpus[i]);

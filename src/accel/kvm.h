@@ -14,13 +14,18 @@
 
 struct vcpu;
 
+/** KVM_PARK_MS - How long vCPUs get to park, which takes microseconds */
+#define KVM_PARK_MS 1000
+
 /**
  * enum vcpu_event - What a vCPU tells the machine; Context: that vCPU's thread
  * @VCPU_EVENT_SHUTDOWN: triple fault: the machine resets
  * @VCPU_EVENT_RESET:	KVM_SYSTEM_EVENT_RESET
  * @VCPU_EVENT_ERROR:	KVM cannot go on; the vCPU stays parked (run state internal-error)
+ * @VCPU_EVENT_PARKED:	one that kvm_vm_pause() gave up waiting for has parked after all; the VM's
+ *		lock is held
  */
-enum vcpu_event { VCPU_EVENT_SHUTDOWN, VCPU_EVENT_RESET, VCPU_EVENT_ERROR };
+enum vcpu_event { VCPU_EVENT_SHUTDOWN, VCPU_EVENT_RESET, VCPU_EVENT_ERROR, VCPU_EVENT_PARKED };
 
 /**
  * struct kvm_params - What a VM is made from
@@ -110,14 +115,19 @@ int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
  * kvm_vm_run() - Unpark every vCPU.  kvm_vm_pause() - Park them and wait until the last has parked
  * kvm_vm_pause_reading() - The same, when kvm_vm_capture() will follow: vCPUs do most of it at once
  *
- * A parked vCPU has completed its last port or MMIO access: its registers are consistent.  A vCPU
+ * A parked vCPU has completed its last port or MMIO access: its registers are consistent.  One that
+ * does not come within @ms (0: KVM_PARK_MS), counted in slices in which none came, so that time which
+ * this process did not get does not count, is named in @error with what it is doing.  The others stay
+ * parked, it is told to park as soon as it can, and VCPU_EVENT_PARKED says when: the caller either
+ * waits for that or calls kvm_vm_run().  Only kvm_vm_parked() vCPUs have a state.  A vCPU
  * that reported an event stays parked until kvm_vm_reset() or kvm_vm_apply().
  * Context: main thread, which must hold no lock that a device's register access takes.  Both are
  * cheap no-ops in the state they lead to.
  */
 void kvm_vm_run(struct kvm_vm *vm);
-void kvm_vm_pause(struct kvm_vm *vm);
-void kvm_vm_pause_reading(struct kvm_vm *vm);
+bool kvm_vm_pause(struct kvm_vm *vm, GError **error);
+bool kvm_vm_pause_reading(struct kvm_vm *vm, uint32_t ms, GError **error);
+bool kvm_vm_parked(struct kvm_vm *vm);
 bool kvm_vm_running(const struct kvm_vm *vm);
 
 /**

@@ -146,9 +146,9 @@ static bool kvm_vm_must_be_paused(struct kvm_vm *vm, GError **error)
 	return !kvm_vm_running(vm) || error_set_generic(error, "the vCPUs are running");
 }
 
-void kvm_vm_pause_reading(struct kvm_vm *vm)
+bool kvm_vm_pause_reading(struct kvm_vm *vm, uint32_t ms, GError **error)
 {
-	vcpus_park(vm, job_capture_early);
+	return vcpus_park(vm, job_capture_early, ms, error);
 }
 
 bool kvm_vm_begin_capture(struct kvm_vm *vm, GError **error)

@@ -47,6 +47,13 @@
  */
 #define SPIN_NS (200 * NS_PER_USEC)
 
+/* One look at whether vCPUs have parked. */
+#define PARK_SLICE_MS 50
+
+/* vcpu.where */
+#define VCPU_IN_GUEST	  UINT64_MAX
+#define WHERE_REASON_BITS 48
+
 /*
  * Until @seq moves, or @until_ns.  Who moved it may still hold the lock, for less time than it would
  * take to sleep until it is free.  Context: the VM's lock is held, but not meanwhile.
@@ -123,6 +130,45 @@ static bool vcpu_thread_signals(void)
 		sigdelset(&set, ours[i]);
 	return sigaction(VCPU_KICK_SIGNAL, &action, NULL) == 0 &&
 	       pthread_sigmask(SIG_SETMASK, &set, NULL) == 0;
+}
+
+/* ---- what a vCPU is doing ---- */
+
+static void vcpu_note(struct vcpu *vcpu, uint64_t where)
+{
+	__atomic_store_n(&vcpu->where, where, __ATOMIC_RELAXED);
+}
+
+static uint64_t exit_where(const struct kvm_run *run)
+{
+	uint64_t addr = 0;
+
+	if (run->exit_reason == KVM_EXIT_IO)
+		addr = run->io.port;
+	else if (run->exit_reason == KVM_EXIT_MMIO)
+		addr = run->mmio.phys_addr & ((UINT64_C(1) << WHERE_REASON_BITS) - 1);
+	return (uint64_t)run->exit_reason << WHERE_REASON_BITS | addr;
+}
+
+static char *vcpu_describe(const struct vcpu *vcpu)
+{
+	const uint64_t where = __atomic_load_n(&vcpu->where, __ATOMIC_RELAXED);
+	const uint32_t reason = where >> WHERE_REASON_BITS;
+	const uint64_t addr = where & ((UINT64_C(1) << WHERE_REASON_BITS) - 1);
+	const bool pio = reason == KVM_EXIT_IO;
+	struct io_space *space = pio ? vcpu->vm->params.pio : vcpu->vm->params.mmio;
+	const char *name, *phase;
+
+	if (where == VCPU_IN_GUEST)
+		return g_strdup("it is in the guest, waiting for memory or for processor time");
+	if (!pio && reason != KVM_EXIT_MMIO)
+		return g_strdup_printf("it handles exit reason %u", reason);
+	name = io_space_name_at(space, addr);
+	phase = __atomic_load_n(vcpu->phase, __ATOMIC_RELAXED) == IO_PHASE_WAITS
+			? "waits for the lock of"
+			: "is at work in";
+	return g_strdup_printf("it accesses %s 0x%" PRIx64 " and %s '%s'", pio ? "port" : "address",
+			       addr, phase, name ? name : "nothing");
 }
 
 /* ---- exits ---- */
@@ -213,6 +259,7 @@ static bool vcpu_handle_exit(struct vcpu *vcpu)
 	const struct kvm_run *run = vcpu->run;
 	char what[96];
 
+	vcpu_note(vcpu, exit_where(run));
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
 		vcpu_pio(vcpu);
@@ -254,6 +301,7 @@ static void vcpu_enter_guest(struct vcpu *vcpu)
 	char what[96];
 
 	for (;;) {
+		vcpu_note(vcpu, VCPU_IN_GUEST);
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			if (!vcpu_handle_exit(vcpu))
 				return;
@@ -316,6 +364,9 @@ static void vcpu_park(struct vcpu *vcpu)
 		unlock_and_wake(vm, 0, vm->n_vcpus);
 		g_mutex_lock(&vm->lock);
 	}
+	if (vcpu->late)
+		vm->params.event(vm->params.opaque, vcpu->index, VCPU_EVENT_PARKED);
+	vcpu->late = false;
 	tell_main(vm);
 }
 
@@ -340,6 +391,7 @@ static void *vcpu_thread(void *opaque)
 	struct vcpu *vcpu = opaque;
 	struct kvm_vm *vm = vcpu->vm;
 
+	vcpu->phase = io_space_phase();
 	g_mutex_lock(&vm->lock);
 	vcpu->tid = vcpu_thread_signals() ? (int)gettid() : -1;
 	tell_main(vm);
@@ -432,9 +484,44 @@ static void tell_to_park(struct kvm_vm *vm, vcpu_fn then)
 	g_mutex_unlock(&vm->lock);
 }
 
-void vcpus_park(struct kvm_vm *vm, vcpu_fn then)
+/* For the main thread, the VM's lock held: until all have parked, or nobody did in @ms. */
+static bool await_parked(struct kvm_vm *vm, uint32_t ms)
+{
+	const uint32_t slice_ms = CLAMP(ms, 1, PARK_SLICE_MS);
+
+	for (uint32_t n_left = MAX(ms / slice_ms, 1); n_left > 0 && !all_parked(vm);) {
+		const uint32_t seen = vm->done_seq;
+
+		wait_awake(vm, &vm->done_seq, clock_now_ns() + SPIN_NS);
+		if (vm->done_seq == seen &&
+		    !g_cond_wait_until(&vm->parked, &vm->lock,
+				       g_get_monotonic_time() + slice_ms * G_TIME_SPAN_MILLISECOND))
+			n_left--;
+	}
+	return all_parked(vm);
+}
+
+/* The first that has not parked, and what it is doing. */
+static bool name_late(struct kvm_vm *vm, GError **error)
+{
+	struct vcpu *first = NULL;
+	g_autofree char *what = NULL;
+
+	for (uint32_t i = vm->n_vcpus; i-- > 0;) {
+		if (vm->vcpus[i].parked)
+			continue;
+		vm->vcpus[i].late = true;
+		first = &vm->vcpus[i];
+	}
+	what = vcpu_describe(first);
+	return error_set(error, MOLT_ERROR_TIMEOUT, "vCPU %u does not stop: %s", first->index,
+			 what);
+}
+
+bool vcpus_park(struct kvm_vm *vm, vcpu_fn then, uint32_t ms, GError **error)
 {
 	const pid_t pid = getpid();
+	bool ok;
 
 	tell_to_park(vm, then);
 	/* Without the lock, which each of them takes to park.  One that has parked does not mind. */
@@ -442,15 +529,25 @@ void vcpus_park(struct kvm_vm *vm, vcpu_fn then)
 		if (!__atomic_load_n(&vm->vcpus[i].parked, __ATOMIC_RELAXED))
 			syscall(SYS_tgkill, pid, vm->vcpus[i].tid, VCPU_KICK_SIGNAL);
 	g_mutex_lock(&vm->lock);
-	while (!all_parked(vm))
-		wait_for_vcpu(vm);
+	ok = await_parked(vm, ms ? ms : KVM_PARK_MS) || name_late(vm, error);
 	vm->when_parked = NULL;
 	g_mutex_unlock(&vm->lock);
+	return ok;
 }
 
-void kvm_vm_pause(struct kvm_vm *vm)
+bool kvm_vm_pause(struct kvm_vm *vm, GError **error)
 {
-	vcpus_park(vm, NULL);
+	return vcpus_park(vm, NULL, KVM_PARK_MS, error);
+}
+
+bool kvm_vm_parked(struct kvm_vm *vm)
+{
+	bool parked;
+
+	g_mutex_lock(&vm->lock);
+	parked = !vm->running && all_parked(vm);
+	g_mutex_unlock(&vm->lock);
+	return parked;
 }
 
 void kvm_vm_expect(struct kvm_vm *vm, uint64_t ns)

@@ -27,6 +27,9 @@ typedef bool (*vcpu_fn)(struct vcpu *vcpu, void *arg, GError **error);
  * @saved, @power_on: section and reset values
  * @wake:	Signalled when the thread has something to do
  * @parked:	Not in KVM_RUN and not handling an exit
+ * @late:	A pause has given up waiting for it
+ * @where:	What it is doing: VCPU_IN_GUEST, or exit reason << 48 | address; any thread, atomic
+ * @phase:	Its thread's io_space_phase()
  * @fresh:	The kernel holds what @power_on says: it never ran and was given no other state
  * @early:	@saved has what kvm_vcpu_capture_early() read, since the vCPU has parked
  * @tsc_khz:	The guest's TSC frequency
@@ -49,7 +52,10 @@ struct vcpu {
 
 	GCond wake;
 	bool parked;
+	bool late;
 	bool blocked;
+	uint64_t where;
+	const uint8_t *phase;
 	bool fresh;
 	bool early;
 	uint32_t tsc_khz;
@@ -69,9 +75,10 @@ void vcpus_stop(struct kvm_vm *vm);
  * vcpus_park() - kvm_vm_pause(), and @then, if not NULL, is begun on all threads by the last one to park
  *
  * So that the main thread, which has other things to do first, need not be waited for.
- * vcpus_end() waits for it; vcpus_begin() does, too, before it begins something else.
+ * vcpus_end() waits for it; vcpus_begin() does, too, before it begins something else.  Return: false
+ * with @error, and @then will not be begun, if not all have parked within @ms.
  */
-void vcpus_park(struct kvm_vm *vm, vcpu_fn then);
+bool vcpus_park(struct kvm_vm *vm, vcpu_fn then, uint32_t ms, GError **error);
 
 /**
  * vcpus_begin() - Let every parked vCPU's thread call @fn; vcpus_end() waits for the last

@@ -240,7 +240,7 @@ static bool kit_fill(struct exec_source *es, bool back, GError **error)
 	struct rehearsal_kit *kit = &es->kit;
 	json_t *json;
 
-	*kit = (struct rehearsal_kit){.store = fdstore_new(),
+	*kit = (struct rehearsal_kit){.store = fdstore_new_view(),
 				      .state_fd = -1,
 				      .sessions_fd = -1,
 				      .envelope = -1,

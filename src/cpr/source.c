@@ -166,7 +166,9 @@ enum stage_result source_pause(void *ctx, GError **error)
 	if (!check_rehearsal(out, error))
 		return STAGE_FAILED;
 	out->prior = machine_runstate(update->machine);
-	out->was_running = machine_pause(update->machine, &out->run.paused_ns);
+	if (!machine_pause(update->machine, out->run.limit_ns, &out->run.paused_ns,
+			   &out->was_running, error))
+		return STAGE_FAILED;
 	if (!machine_set_runstate(update->machine, RUNSTATE_FINISH_MIGRATE, error)) {
 		out->run.paused_ns = 0;
 		machine_unpause(update->machine, out->was_running);

@@ -256,7 +256,7 @@ static enum stage_result ts_offer(void *ctx, GError **error)
 static enum stage_result ts_fds(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	autoptr(fdstore) store = fdstore_new();
+	autoptr(fdstore) store = fdstore_new_view();
 
 	if (fd_source_offer(&ts->base.update->fds, store, update_fd_is_process, NULL, error) &&
 	    link_send_fds(ts->cpr, store, error))

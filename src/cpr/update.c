@@ -318,8 +318,7 @@ bool update_stop(struct update *update, GError **error)
 	}
 	if (!refuse_while_paused(update, error))
 		return false;
-	machine_stop(update->machine, RUNSTATE_PAUSED);
-	return true;
+	return machine_stop(update->machine, RUNSTATE_PAUSED, error);
 }
 
 bool update_active(const struct update *update)

@@ -47,7 +47,8 @@ struct device *device_new(const struct device_ops *ops, const char *id, const js
 	struct device *dev = g_malloc0(ops->size);
 
 	dev->ops = ops;
-	dev->still.drained = dev->still.quiesced = true;
+	dev->still.drained = ops->drain;
+	dev->still.quiesced = true;
 	dev->id = g_strdup(id);
 	g_mutex_init(&dev->lock);
 	if (read_props(dev, props, error))

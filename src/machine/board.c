@@ -151,9 +151,14 @@ static void env_drained(void *opaque)
 
 static void vcpu_event(void *opaque, uint32_t cpu_index, enum vcpu_event event)
 {
+	struct machine *machine = opaque;
+
 	(void)cpu_index;
-	machine_request(opaque,
-			event == VCPU_EVENT_ERROR ? MACHINE_REQUEST_ERROR : 1u << POWER_RESET);
+	if (event == VCPU_EVENT_PARKED)
+		g_source_set_ready_time(machine->told, 0);
+	else
+		machine_request(machine, event == VCPU_EVENT_ERROR ? MACHINE_REQUEST_ERROR
+								   : 1u << POWER_RESET);
 }
 
 static bool build_kvm(struct machine *machine, GError **error)
@@ -447,8 +452,6 @@ static void close_chardev(struct machine *machine, struct chardev *chardev, bool
 
 void board_teardown(struct machine *machine, bool disown)
 {
-	if (machine->kvm)
-		kvm_vm_pause(machine->kvm);
 	while (machine->devices->len > 0) {
 		device_free(machine->devices->pdata[machine->devices->len - 1]);
 		g_ptr_array_set_size(machine->devices, machine->devices->len - 1);

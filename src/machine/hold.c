@@ -13,8 +13,6 @@
 static void tell_drain(struct device *dev)
 {
 	dev->still.drained = true;
-	if (!dev->ops->drain)
-		return;
 	__atomic_store_n(&dev->drained, 0, __ATOMIC_RELAXED);
 	dev->draining = !dev->ops->drain(dev);
 }
@@ -27,12 +25,9 @@ static void tell_quiesce(struct device *dev)
 }
 
 /* What drains is resumed as a whole: timers of a device whose queues stand still can wait. */
-static void tell_resume(struct device *dev, bool drain)
+static void tell_resume(struct device *dev)
 {
-	if (drain && dev->ops->drain)
-		return;
-	dev->still.drained = drain;
-	dev->still.quiesced = false;
+	dev->still.drained = dev->still.quiesced = false;
 	dev->draining = false;
 	if (dev->ops->resume)
 		dev->ops->resume(dev);
@@ -41,14 +36,15 @@ static void tell_resume(struct device *dev, bool drain)
 /* Tell @dev what is so for @reasons and was not. */
 static void tell(struct device *dev, uint32_t reasons)
 {
-	const bool drain = reasons || dev->leaving, quiesce = reasons & ~HOLD_DRAIN;
+	const bool drain = dev->ops->drain && (reasons || dev->leaving);
+	const bool quiesce = reasons & ~HOLD_DRAIN;
 
 	if (drain && !dev->still.drained)
 		tell_drain(dev);
 	if (quiesce && !dev->still.quiesced)
 		tell_quiesce(dev);
-	if ((!drain && dev->still.drained) || (!quiesce && dev->still.quiesced))
-		tell_resume(dev, drain);
+	if (!drain && !quiesce && (dev->still.drained || dev->still.quiesced))
+		tell_resume(dev);
 }
 
 void hold_add(struct hold *hold, enum hold_reason reason)

@@ -254,7 +254,13 @@ void hotplug_answer(struct machine *machine)
 	bool was_running = kvm_vm_running(machine->kvm);
 	uint32_t refused;
 
-	kvm_vm_pause(machine->kvm);
+	/* One that does not park just now says so when it does, and then it is tried again. */
+	if (!kvm_vm_pause(machine->kvm, NULL)) {
+		__atomic_fetch_or(&machine->requests, 1u << POWER_EJECT, __ATOMIC_ACQ_REL);
+		if (was_running)
+			kvm_vm_run(machine->kvm);
+		return;
+	}
 	refused = hotplug_take_ejected(machine);
 	if (was_running)
 		kvm_vm_run(machine->kvm);

@@ -76,18 +76,19 @@ struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 
 /*
  * Whether all may be freed.  A request that the host does not answer has its device, its thread and guest
- * memory in use; the process does not wait for it, but ends, and the kernel frees the rest.
+ * memory in use, a vCPU that does not park even more; the process does not wait for them, but ends, and
+ * the kernel frees the rest.
  */
 static bool come_to_rest(struct machine *machine)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (machine->kvm)
-		kvm_vm_pause(machine->kvm);
 	hold_add(&machine->hold, HOLD_STOPPED);
-	if (hold_wait(&machine->hold, END_WAIT_MS))
+	if ((!machine->kvm || kvm_vm_pause(machine->kvm, &error)) &&
+	    hold_wait(&machine->hold, END_WAIT_MS))
 		return true;
-	error = hold_error(&machine->hold);
+	if (!error)
+		error = hold_error(&machine->hold);
 	log_warn("%s; left behind", error->message);
 	return false;
 }
@@ -233,11 +234,9 @@ void machine_start(struct machine *machine)
 	machine_handle_requests(machine);
 }
 
-void machine_stop(struct machine *machine, enum runstate state)
+/* vCPUs are parked, or will be when they can. */
+static void stopped(struct machine *machine, enum runstate state)
 {
-	if (machine->runstate != RUNSTATE_RUNNING)
-		return;
-	kvm_vm_pause(machine->kvm);
 	kvm_vm_stop_clock(machine->kvm);
 	machine_enter(machine, state);
 	hold_add(&machine->hold, HOLD_STOPPED);
@@ -249,16 +248,47 @@ void machine_stop(struct machine *machine, enum runstate state)
 	machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 }
 
-bool machine_pause(struct machine *machine, uint64_t *paused_ns)
+bool machine_stop(struct machine *machine, enum runstate state, GError **error)
 {
-	bool was_running = kvm_vm_running(machine->kvm);
+	if (machine->runstate != RUNSTATE_RUNNING)
+		return true;
+	if (!kvm_vm_pause(machine->kvm, error)) {
+		run_vcpus(machine);
+		return false;
+	}
+	stopped(machine, state);
+	return true;
+}
 
+void machine_halt(struct machine *machine, enum runstate state)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (machine->runstate != RUNSTATE_RUNNING)
+		return;
+	if (!kvm_vm_pause(machine->kvm, &error))
+		log_warn("%s: %s", runstate_name(state), error->message);
+	stopped(machine, state);
+}
+
+bool machine_pause(struct machine *machine, uint64_t limit_ns, uint64_t *paused_ns,
+		   bool *was_running, GError **error)
+{
+	const uint32_t ms = limit_ns ? CLAMP(limit_ns / NS_PER_MSEC, 1, KVM_PARK_MS) : 0;
+
+	*was_running = kvm_vm_running(machine->kvm);
 	machine->paused_from = machine->runstate;
-	if (was_running)
+	if (*was_running)
 		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
 	*paused_ns = clock_now_ns();
-	kvm_vm_pause_reading(machine->kvm);
-	return was_running;
+	if (kvm_vm_pause_reading(machine->kvm, ms, error))
+		return true;
+	*paused_ns = 0;
+	if (*was_running) {
+		kvm_vm_run(machine->kvm);
+		machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
+	}
+	return false;
 }
 
 void machine_unpause(struct machine *machine, bool was_running)

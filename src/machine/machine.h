@@ -73,9 +73,17 @@ bool machine_set_runstate(struct machine *machine, enum runstate state, GError *
 /** machine_start() - Resume devices and vCPUs, run state running, RESUME event. */
 void machine_start(struct machine *machine);
 
-/** machine_stop() - Park vCPUs, stop the guest's clock, run state @state, STOP event; no-op if
- * stopped. */
-void machine_stop(struct machine *machine, enum runstate state);
+/**
+ * machine_stop() - Park vCPUs, stop the guest's clock, run state @state, STOP event; no-op if stopped
+ *
+ * Devices take no new work; a request that the host does not answer within a moment may still write
+ * guest memory, until it does.  Return: false with @error, which names it, if a vCPU does not park; the
+ * guest runs on.
+ */
+bool machine_stop(struct machine *machine, enum runstate state, GError **error);
+
+/** machine_halt() - The same for reasons that are no command: a vCPU that is late parks when it can. */
+void machine_halt(struct machine *machine, enum runstate state);
 
 /**
  * machine_reset(), machine_powerdown(), machine_shutdown() - system_reset, the power button, the end
@@ -114,9 +122,15 @@ bool machine_device_del(struct machine *machine, const char *id, GError **error)
 
 /* The pieces of an update.  Each forward step has its undo.  Context: main thread. */
 
-/** machine_pause() - Park vCPUs, from *@paused_ns on; the clock runs on (an update's pause is guest time).
- * machine_unpause() undoes it; @was_running as machine_pause() returned it. */
-bool machine_pause(struct machine *machine, uint64_t *paused_ns);
+/**
+ * machine_pause() - Park vCPUs, from *@paused_ns on; the clock runs on (an update's pause is guest time)
+ * @limit_ns:	How long that may take at most, 0: KVM_PARK_MS
+ * @was_running: Whether there was something to park, for machine_unpause(), which undoes it
+ *
+ * Return: false with @error if a vCPU does not park: it is named, and the guest runs on.
+ */
+bool machine_pause(struct machine *machine, uint64_t limit_ns, uint64_t *paused_ns,
+		   bool *was_running, GError **error);
 void machine_unpause(struct machine *machine, bool was_running);
 
 /** machine_hold_devices() - No device comes or goes until machine_release_devices(): a successor is

@@ -93,11 +93,11 @@ static void begin_reset(struct machine *machine, bool guest)
 
 	if (machine->reset_pending)
 		return;
-	kvm_vm_pause(machine->kvm);
 	hold_add(&machine->hold, HOLD_RESET);
 	machine->reset_pending = true;
 	machine->reset_by_guest = guest;
-	error = hold_error(&machine->hold);
+	if (kvm_vm_pause(machine->kvm, &error))
+		error = hold_error(&machine->hold);
 	if (error)
 		log_warn("the reset waits: %s", error->message);
 	else
@@ -108,7 +108,8 @@ void machine_settle(void *opaque)
 {
 	struct machine *machine = opaque;
 
-	if (machine->reset_pending && hold_state(&machine->hold) == HOLD_STATE_HELD)
+	if (machine->reset_pending && kvm_vm_parked(machine->kvm) &&
+	    hold_state(&machine->hold) == HOLD_STATE_HELD)
 		finish_reset(machine);
 	machine_handle_requests(machine);
 }
@@ -139,12 +140,12 @@ void machine_shutdown(struct machine *machine, const char *reason, bool guest)
 	machine_emit(machine, MACHINE_EVENT_SHUTDOWN,
 		     json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
 	if (machine->kvm)
-		kvm_vm_pause(machine->kvm);
+		(void)kvm_vm_pause(machine->kvm, NULL);
 	/* A guest that asks again and again does so until it is parked. */
 	__atomic_fetch_and(&machine->requests, ~(1u << POWER_OFF | 1u << POWER_RESET),
 			   __ATOMIC_ACQ_REL);
 	if (guest && machine->config->no_shutdown) {
-		machine_stop(machine, RUNSTATE_SHUTDOWN);
+		machine_halt(machine, RUNSTATE_SHUTDOWN);
 		return;
 	}
 	machine->ended = true;
@@ -197,13 +198,13 @@ void machine_handle_requests(struct machine *machine)
 	if (requests & eject)
 		hotplug_answer(machine);
 	if (requests & MACHINE_REQUEST_ERROR)
-		machine_stop(machine, RUNSTATE_INTERNAL_ERROR);
+		machine_halt(machine, RUNSTATE_INTERNAL_ERROR);
 	else if (requests & (1u << POWER_OFF))
 		machine_shutdown(machine, "guest-shutdown", true);
 	else if (requests & (1u << POWER_RESET))
 		reset_or_quit(machine, true);
 	else if (requests & MACHINE_REQUEST_IO_ERROR)
-		machine_stop(machine, RUNSTATE_IO_ERROR);
+		machine_halt(machine, RUNSTATE_IO_ERROR);
 }
 
 static gboolean requests_told(void *opaque)
@@ -211,7 +212,7 @@ static gboolean requests_told(void *opaque)
 	struct machine *machine = opaque;
 
 	tell_io_errors(machine);
-	machine_handle_requests(machine);
+	machine_settle(machine);
 	return G_SOURCE_CONTINUE;
 }
 

@@ -128,6 +128,36 @@ static struct io_region *io_space_find(struct io_space *space, uint64_t addr, ui
 	return region;
 }
 
+const char *io_space_name_at(struct io_space *space, uint64_t addr)
+{
+	uint64_t offset;
+	const struct io_region *region = io_space_find(space, addr, &offset);
+
+	return region ? region->name : NULL;
+}
+
+static __thread uint8_t phase;
+
+const uint8_t *io_space_phase(void)
+{
+	return &phase;
+}
+
+static void region_enter(const struct io_region *region)
+{
+	__atomic_store_n(&phase, IO_PHASE_WAITS, __ATOMIC_RELAXED);
+	if (region->lock)
+		g_mutex_lock(region->lock);
+	__atomic_store_n(&phase, IO_PHASE_HOLDS, __ATOMIC_RELAXED);
+}
+
+static void region_leave(const struct io_region *region)
+{
+	if (region->lock)
+		g_mutex_unlock(region->lock);
+	__atomic_store_n(&phase, IO_PHASE_NONE, __ATOMIC_RELAXED);
+}
+
 static uint64_t size_mask(uint32_t size)
 {
 	return size == 8 ? UINT64_MAX : (1ULL << (size * 8)) - 1;
@@ -200,11 +230,9 @@ bool io_space_read(struct io_space *space, uint64_t addr, uint32_t size, uint64_
 		*value = low | high << (size * 4);
 		return found;
 	}
-	if (region->lock)
-		g_mutex_lock(region->lock);
+	region_enter(region);
 	*value = region_read(region, offset, size);
-	if (region->lock)
-		g_mutex_unlock(region->lock);
+	region_leave(region);
 	return true;
 }
 
@@ -225,10 +253,8 @@ bool io_space_write(struct io_space *space, uint64_t addr, uint32_t size, uint64
 		found |= io_space_write(space, addr + size / 2, size / 2, value >> (size * 4));
 		return found;
 	}
-	if (region->lock)
-		g_mutex_lock(region->lock);
+	region_enter(region);
 	region_write(region, offset, size, value & size_mask(size));
-	if (region->lock)
-		g_mutex_unlock(region->lock);
+	region_leave(region);
 	return true;
 }

@@ -61,6 +61,20 @@ bool io_space_add(struct io_space *space, struct io_region *region, uint64_t bas
  * found it may still be running on another vCPU: it is freed after all have been parked once. */
 void io_space_remove(struct io_space *space, struct io_region *region);
 
+/** io_space_name_at() - Name of the region at @addr, NULL if there is none. */
+const char *io_space_name_at(struct io_space *space, uint64_t addr);
+
+/** enum io_phase - Where a thread's access is, for who waits for it */
+enum io_phase {
+	IO_PHASE_NONE,
+	IO_PHASE_WAITS, /* for the region's lock */
+	IO_PHASE_HOLDS, /* it has it, or the region has none: the device is at work */
+};
+
+/** io_space_phase() - The calling thread's enum io_phase, which any thread may read (atomically) while
+ * it lives. */
+const uint8_t *io_space_phase(void);
+
 /**
  * io_space_read(), io_space_write() - One guest access of 1, 2, 4 or 8 bytes
  *

@@ -17,10 +17,12 @@
  * struct fdstore - Named descriptors
  * @entries:	struct fdstore_entry, in the order they were added
  * @by_name:	The same by name
+ * @view:	Their descriptors are not the store's, and stay open
  */
 struct fdstore {
 	GPtrArray *entries;
 	GHashTable *by_name;
+	bool view;
 };
 
 static void entry_free(gpointer data)
@@ -40,10 +42,20 @@ struct fdstore *fdstore_new(void)
 	return store;
 }
 
+struct fdstore *fdstore_new_view(void)
+{
+	struct fdstore *store = fdstore_new();
+
+	store->view = true;
+	return store;
+}
+
 void fdstore_free(struct fdstore *store)
 {
 	if (!store)
 		return;
+	if (store->view)
+		fdstore_disown(store);
 	g_hash_table_unref(store->by_name);
 	g_ptr_array_unref(store->entries);
 	g_free(store);
@@ -107,7 +119,7 @@ bool fdstore_add(struct fdstore *store, const char *name, enum fd_kind kind, int
 		g_prefix_error(error, "descriptor %s: ", name);
 		return false;
 	}
-	own = fcntl(fd, F_DUPFD_CLOEXEC, FD_LOWEST);
+	own = store->view ? fd : fcntl(fd, F_DUPFD_CLOEXEC, FD_LOWEST);
 	if (own < 0)
 		return error_set_errno(error, errno, "descriptor %s: cannot duplicate", name);
 	fdstore_insert(store, name, kind, &identity, fd_steal(&own));

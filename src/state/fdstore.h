@@ -64,6 +64,14 @@ struct fdstore_entry {
 /** fdstore_new() - An empty store.  Return: to be freed with fdstore_free(). */
 struct fdstore *fdstore_new(void);
 
+/**
+ * fdstore_new_view() - An empty store that closes nothing: what is added is the caller's, and stays open
+ *
+ * To look, to send, to let a child inherit.  Even closing the duplicate of an image can take as long as
+ * its storage hangs: where a file system flushes, it waits for writes that are under way.
+ */
+struct fdstore *fdstore_new_view(void);
+
 /** fdstore_free() - Close the store's descriptors and free it.  Accepts NULL. */
 void fdstore_free(struct fdstore *store);
 DEFINE_CLEANUP(fdstore, fdstore_free)
@@ -72,7 +80,7 @@ DEFINE_CLEANUP(fdstore, fdstore_free)
 bool fdstore_check_name(const char *name, GError **error);
 
 /**
- * fdstore_add() - Put a duplicate of @fd into the store
+ * fdstore_add() - Put a duplicate of @fd into the store; into a view, @fd itself
  * @fd:		Stays the caller's
  *
  * RAM is sealed against shrinking first, as fd_kind_prepare() says.

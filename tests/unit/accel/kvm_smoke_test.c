@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "tiny_guest.h"
 
@@ -39,7 +40,7 @@ static void test_update(struct host *h, gconstpointer unused)
 	next = vm_new(h);
 	host_wait_rounds(h, 30);
 	t = clock_now_ns();
-	kvm_vm_pause(old);
+	ASSERT_OK(kvm_vm_pause(old, &error_));
 	t = step("pause", t);
 	counter = h->data->counter;
 	ASSERT_OK(kvm_vm_capture(old, &error_));
@@ -57,7 +58,7 @@ static void test_update(struct host *h, gconstpointer unused)
 
 	kvm_vm_run(next);
 	host_wait_rounds(h, 60);
-	kvm_vm_pause(next);
+	ASSERT_OK(kvm_vm_pause(next, &error_));
 	g_assert_cmpuint(h->data->counter, >, counter);
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 	g_assert_cmpuint(h->data->ticks, >, ticks);
@@ -102,7 +103,7 @@ static void test_same_state(struct host *h, gconstpointer unused)
 	vm_boot(old, CODE);
 	kvm_vm_run(old);
 	host_wait_rounds(h, 10);
-	kvm_vm_pause(old);
+	ASSERT_OK(kvm_vm_pause(old, &error_));
 	ASSERT_OK(kvm_vm_capture(old, &error_));
 	bytes = vm_save(old);
 	vm_load(next, bytes);
@@ -150,9 +151,9 @@ static void test_pause_storm(struct host *h, gconstpointer unused)
 		kvm_vm_run(vm);
 		host_wait_rounds(h, 1 + (uint64_t)i % 2);
 		t = clock_now_ns();
-		kvm_vm_pause(vm);
+		ASSERT_OK(kvm_vm_pause(vm, &error_));
 		longest = MAX(longest, clock_now_ns() - t);
-		kvm_vm_pause(vm);
+		ASSERT_OK(kvm_vm_pause(vm, &error_));
 		g_assert_false(kvm_vm_running(vm));
 		counter = h->data->counter;
 		ASSERT_OK(kvm_vm_capture(vm, &error_));
@@ -161,7 +162,7 @@ static void test_pause_storm(struct host *h, gconstpointer unused)
 	/* not even entered yet */
 	for (int i = 0; i < 100; i++) {
 		kvm_vm_run(vm);
-		kvm_vm_pause(vm);
+		ASSERT_OK(kvm_vm_pause(vm, &error_));
 	}
 	g_test_message("longest of 100 pauses %.1f us", (double)longest / 1000);
 	g_assert_false(h->string_broken);
@@ -189,9 +190,9 @@ static void test_back_and_forth(struct host *h, gconstpointer unused)
 		kvm_vm_run(vm);
 		host_wait_rounds(h, 3);
 		if (i % 3)
-			kvm_vm_pause_reading(vm);
+			ASSERT_OK(kvm_vm_pause_reading(vm, 0, &error_));
 		else
-			kvm_vm_pause(vm);
+			ASSERT_OK(kvm_vm_pause(vm, &error_));
 		counter = h->data->counter;
 		ASSERT_OK(kvm_vm_capture(vm, &error_));
 		bytes = vm_save(vm);
@@ -231,11 +232,11 @@ static void test_early_reading(struct host *h, gconstpointer unused)
 	for (int i = 0; i < 50; i++) {
 		kvm_vm_run(vm);
 		host_wait_rounds(h, 1);
-		kvm_vm_pause_reading(vm);
+		ASSERT_OK(kvm_vm_pause_reading(vm, 0, &error_));
 		if (i % 2) {
 			kvm_vm_run(vm);
 			host_wait_rounds(h, 1);
-			kvm_vm_pause(vm);
+			ASSERT_OK(kvm_vm_pause(vm, &error_));
 		}
 		if (i % 3)
 			ASSERT_OK(kvm_vm_begin_capture(vm, &error_));
@@ -245,7 +246,7 @@ static void test_early_reading(struct host *h, gconstpointer unused)
 		assert_same_registers(early, now);
 	}
 	/* nobody ran, so that nobody parks */
-	kvm_vm_pause_reading(vm);
+	ASSERT_OK(kvm_vm_pause_reading(vm, 0, &error_));
 	ASSERT_OK(kvm_vm_capture(vm, &error_));
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 }
@@ -273,7 +274,7 @@ static void test_rehearsed_entry(struct host *h, gconstpointer unused)
 	ASSERT_OK(kvm_vm_rehearse_entry(vm, &error_));
 	kvm_vm_run(vm);
 	host_wait_rounds(h, 3);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 }
 
@@ -336,7 +337,7 @@ static void test_prefault(struct host *h, gconstpointer unused)
 	vm_boot(vm, CODE);
 	kvm_vm_run(vm);
 	host_wait_rounds(h, 3);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 }
 
@@ -356,7 +357,7 @@ static void test_reset(struct host *h, gconstpointer unused)
 	host_wait_rounds(h, 5);
 	g_assert_false(kvm_vm_reset(vm, &error));
 	g_assert_nonnull(strstr(error->message, "running"));
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	ASSERT_OK(kvm_vm_reset(vm, &error_));
 	ASSERT_OK(kvm_vm_capture(vm, &error_));
 	g_assert_cmpmem(&now->regs, sizeof(now->regs), &power_on->regs, sizeof(now->regs));
@@ -374,7 +375,7 @@ static void test_reset(struct host *h, gconstpointer unused)
 	g_mutex_unlock(&h->lock);
 	kvm_vm_run(vm);
 	host_wait_rounds(h, 5);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	g_assert_false(h->string_broken);
 	g_assert_cmpuint(h->data->backwards, ==, 0);
 }
@@ -389,15 +390,15 @@ static void test_triple_fault(struct host *h, gconstpointer unused)
 	host_wait_event(h);
 	g_assert_cmpint(h->event, ==, VCPU_EVENT_SHUTDOWN);
 	/* it stays where it is until a reset */
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	kvm_vm_run(vm);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	g_assert_false(h->have_event);
 	ASSERT_OK(kvm_vm_reset(vm, &error_));
 	vm_boot(vm, CODE);
 	kvm_vm_run(vm);
 	host_wait_rounds(h, 2);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 }
 
 static void test_stopped_clock(struct host *h, gconstpointer unused)
@@ -413,7 +414,7 @@ static void test_stopped_clock(struct host *h, gconstpointer unused)
 	vm_boot(old, CODE);
 	kvm_vm_run(old);
 	host_wait_rounds(h, 5);
-	kvm_vm_pause(old);
+	ASSERT_OK(kvm_vm_pause(old, &error_));
 	kvm_vm_stop_clock(old);
 	ASSERT_OK(kvm_vm_capture(old, &error_));
 	g_assert_true(a->frozen);
@@ -436,7 +437,7 @@ static void test_stopped_clock(struct host *h, gconstpointer unused)
 	g_assert_cmpuint(b->clock_ns - frozen, <, clock_now_ns() - t + 1000000);
 	kvm_vm_run(next);
 	host_wait_rounds(h, 2);
-	kvm_vm_pause(next);
+	ASSERT_OK(kvm_vm_pause(next, &error_));
 }
 
 static void test_doorbell_and_routes(struct host *h, gconstpointer unused)
@@ -490,7 +491,7 @@ static void test_doorbell_and_routes(struct host *h, gconstpointer unused)
 	ASSERT_OK(accel->ops->irqfd_set(accel, gsi[5], irq, false, &error_));
 	/* the guest takes these interrupts for its timer's */
 	host_wait_rounds(h, 3);
-	kvm_vm_pause(vm);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
 	accel->ops->msi_route_remove(accel, gsi[7]);
 	g_assert_cmpint(accel->ops->msi_route_add(accel, 0xfee00000, VECTOR, NULL), ==, gsi[7]);
 	ASSERT_OK(accel->ops->ioeventfd_set(accel, PORT + 8, 0, true, NULL, doorbell, false,
@@ -593,6 +594,53 @@ static void test_skipped(void)
 #define ADD(name, fn) \
 	g_test_add("/accel/kvm_smoke/" name, struct host, NULL, host_setup, fn, host_teardown)
 
+/* Until the vCPU is where @gate, which is held, stops it: then a pause names it, and goes on without. */
+static void pause_late(struct kvm_vm *vm, const char *says)
+{
+	g_autoptr(GError) error = NULL;
+
+	while (kvm_vm_pause(vm, &error))
+		kvm_vm_run(vm);
+	g_assert_error(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT);
+	if (!strstr(error->message, says))
+		g_error("unexpected: %s", error->message);
+	g_assert_false(kvm_vm_parked(vm));
+}
+
+/* A vCPU that does not park: named with what it is doing; it is told of when it has, or runs on. */
+static void test_late(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = NULL;
+	GMutex gate;
+
+	g_mutex_init(&gate);
+	h->port.lock = &gate;
+	vm = vm_new(h);
+	vm_boot(vm, CODE);
+	kvm_vm_run(vm);
+	host_wait_rounds(h, 1);
+	g_mutex_lock(&gate);
+	pause_late(vm, "vCPU 0 does not stop: it accesses port 0x510 and waits for the lock of "
+		       "'port'");
+	g_mutex_unlock(&gate);
+	host_wait_event(h);
+	g_assert_cmpint(h->event, ==, VCPU_EVENT_PARKED);
+	g_assert_true(kvm_vm_parked(vm));
+	ASSERT_OK(kvm_vm_capture(vm, &error_));
+	kvm_vm_run(vm);
+	host_wait_rounds(h, 3);
+	/* The device itself; and the guest goes on as if nothing had been. */
+	g_mutex_lock(&h->lock);
+	pause_late(vm, "is at work in '");
+	kvm_vm_run(vm);
+	g_mutex_unlock(&h->lock);
+	host_wait_event(h);
+	host_wait_rounds(h, 3);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
+	g_assert_true(kvm_vm_parked(vm));
+	g_mutex_clear(&gate);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -604,6 +652,7 @@ int main(int argc, char **argv)
 	ADD("same_state", test_same_state);
 	ADD("pause_storm", test_pause_storm);
 	ADD("back_and_forth", test_back_and_forth);
+	ADD("late", test_late);
 	ADD("early_reading", test_early_reading);
 	ADD("rehearsed_entry", test_rehearsed_entry);
 	ADD("other_cpuid", test_other_cpuid);
