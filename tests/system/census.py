@@ -59,9 +59,9 @@ def status_kib(pid, *names):
 
 
 def strings(pid, name):
-    """How many there are in /proc/PID/environ or cmdline, and their octets, numbers left out."""
+    """How many there are in /proc/PID/environ or cmdline, and their octets, numbers and nonces left out."""
     data = pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
-    return data.count(b"\0"), len(re.sub(rb"\d+", b"N", data))
+    return data.count(b"\0"), len(re.sub(rb"[0-9a-f]{32}|\d+", b"N", data))
 
 
 class Census:

@@ -346,6 +346,7 @@ def test_small_sectors_on_large_ones(disk_vm, tmp_path, aio):
     backing.write_bytes(bytes(1 << 20))
     with loop_device(backing) as device:
         guest = disk_vm(device, f",cache=none,aio={aio}", ",logical_block_size=512")
+        guest.told()
         assert guest.vm.shared.detail(BLOCK) == 512
         for seed in range(1, 6):
             # All eight sectors of one block at once, then of eight blocks one each.
@@ -355,6 +356,7 @@ def test_small_sectors_on_large_ones(disk_vm, tmp_path, aio):
             assert guest.ask(READ, first=131, n=SLOTS, step=7, seed=seed) == (SLOTS, 0)
             assert guest.ask(READ, first=64, n=SLOTS, step=1, seed=seed) == (SLOTS, 0)
         guest.moved(guest.vm.transfer())
+        guest.told()
         assert guest.vm.shared.detail(BLOCK) == 512
         assert guest.ask(READ, first=64, n=SLOTS, step=1, seed=5) == (SLOTS, 0)
         guest.vm.quit()

@@ -55,7 +55,9 @@ def migrate_exec(vm, command=None, uri=None):
     try:
         vm.qmp.cmd("migrate", uri=uri or f"file:{vm.tmp}/state")
     except QmpError:
-        pass  # what fails before the first wait is the reply, too
+        # What fails before the first wait is the reply, too; what was refused never began.
+        if "status" not in vm.qmp.cmd("query-migrate"):
+            raise
     return vm.qmp.wait_status(("completed", "failed"), 120)
 
 
