@@ -142,30 +142,37 @@ static int owner_create(void *arg, GError **error)
 	return fd_steal(&fd);
 }
 
-struct owner *owner_new(struct fd_source *fds, GError **error)
+/* Map and lock what @owner->handle is, and begin it as a page of @owner->id. */
+static bool owner_begin(struct owner *owner, GError **error)
 {
-	autoptr(owner) owner = owner_alloc(fds);
 	int err;
 
-	owner->handle = fd_acquire(fds, OWNER_NAME, FD_OWNER, owner_create, NULL, error);
-	if (owner->handle < 0 || !owner_map(owner, error))
-		return NULL;
+	if (!owner_map(owner, error))
+		return false;
 	owner->stays = !owner_reopen(owner, NULL);
 	if (owner->stays)
 		owner->lock = fcntl(owner->handle, F_DUPFD_CLOEXEC, 3);
 	err = fd_lock(owner->lock, F_WRLCK);
-	if (err) {
-		error_set_errno(error, err, "cannot lock the owner page");
-		return NULL;
-	}
+	if (err)
+		return error_set_errno(error, err, "cannot lock the owner page");
 	owner->held = true;
+	owner->page->magic = OWNER_MAGIC;
+	atomic_store(&owner->page->generation, owner->generation);
+	atomic_store(&owner->page->word, owner_word_of(owner->id, OWNER_OWNED));
+	return true;
+}
+
+struct owner *owner_new(struct fd_source *fds, GError **error)
+{
+	autoptr(owner) owner = owner_alloc(fds);
+
+	owner->generation = 1;
 	owner->id = owner_id_new(error);
 	if (!owner->id)
 		return NULL;
-	owner->generation = 1;
-	owner->page->magic = OWNER_MAGIC;
-	atomic_store(&owner->page->generation, 1);
-	atomic_store(&owner->page->word, owner_word_of(owner->id, OWNER_OWNED));
+	owner->handle = fd_acquire(fds, OWNER_NAME, FD_OWNER, owner_create, NULL, error);
+	if (owner->handle < 0 || !owner_begin(owner, error))
+		return NULL;
 	return g_steal_pointer(&owner);
 }
 
@@ -273,6 +280,38 @@ enum owner_verdict owner_reclaim(struct owner *owner, uint64_t attempt)
 		return OWNER_OURS;
 	owner_release(owner);
 	return OWNER_GONE;
+}
+
+/* The other page is let go: what is mapped, open and locked of it, and its name. */
+static void swap_pages(struct owner *owner, struct owner *other)
+{
+	const struct owner old = *owner;
+
+	*owner = *other;
+	other->handle = old.handle;
+	other->lock = old.lock;
+	other->page = old.page;
+	owner->fds = old.fds;
+	other->fds = NULL;
+}
+
+enum owner_verdict owner_seize(struct owner *owner, uint64_t attempt, GError **error)
+{
+	autoptr(owner) fresh = owner_alloc(NULL);
+
+	fresh->id = owner->id;
+	fresh->generation = owner->generation;
+	fresh->handle = owner_create(NULL, error);
+	if (fresh->handle < 0 || !owner_begin(fresh, error))
+		return OWNER_ELSEWHERE;
+	fd_withdraw(owner->fds, OWNER_NAME);
+	if (owner_word_recall(&owner->page->word, attempt))
+		swap_pages(owner, fresh);
+	else
+		error_set(error, MOLT_ERROR_REFUSED, "the new process took the guest");
+	/* Its name is free, so that this cannot fail but for want of a kind that it has. */
+	(void)fd_publish(owner->fds, OWNER_NAME, FD_OWNER, owner->handle, NULL);
+	return owner->held ? OWNER_OURS : OWNER_ELSEWHERE;
 }
 
 /* ---- the side that wants it ---- */

@@ -27,7 +27,7 @@
  *   offer	OWNED(mine) -> OFFERED(fresh)		before the state is saved
  *   recall	OFFERED(a) -> OWNED(mine)		before the guest goes on where it was
  *   take	OFFERED(a) -> OWNED(a)			before the guest goes on in the new one
- *   word_recall OFFERED(a) -> RECALLED(a)		an exec's guardian or crash handler
+ *   word_recall OFFERED(a) -> RECALLED(a)		an exec's guardian or crash handler; seize
  *   word_claim	RECALLED(a) -> RECALLED(c)		a guardian, before it kills who may take back
  *   take_back	RECALLED(a), OFFERED(a) -> OWNED(fresh)	before an old program runs it again
  *
@@ -37,7 +37,8 @@
  * exchange lives: who holds it may recall, who wants to take has to get it first.  Each process locks
  * through an open file description of its own, made by opening /proc/self/fd/N, and the kernel
  * unlocks for one that dies.  A successor therefore takes the guest when its predecessor has let go
- * of the lock (the commit) or has died, and not from one that lives.  Over an exec the locked
+ * of the lock (the commit) or has died, and not from one that lives.  One that got the lock and stands
+ * before its exchange loses the attempt to the word, and the guest goes on with a new page.  Over an exec the locked
  * description itself survives, under the name "cpr/owner-lock": old program, new program, guardian
  * and crash handler share it, and the word alone decides between them.
  *
@@ -103,6 +104,16 @@ void owner_release(struct owner *owner);
 
 /** owner_reclaim() - After owner_release(): try to lock, and to take @attempt back. */
 enum owner_verdict owner_reclaim(struct owner *owner, uint64_t attempt);
+
+/**
+ * owner_seize() - After owner_release(): take @attempt back from who holds the lock and stands
+ *
+ * The word is recalled without the lock: whoever holds that finds its exchange refused when it goes on,
+ * and gives up.  As its lock would be in the way of later attempts, the guest gets a new page.
+ * Return: OWNER_OURS, or OWNER_ELSEWHERE with @error set: it took the guest, or there is no new page
+ * to be had; nothing has changed.
+ */
+enum owner_verdict owner_seize(struct owner *owner, uint64_t attempt, GError **error);
 
 /**
  * owner_take() - A successor: the guest of @attempt becomes this process's, or nothing changes

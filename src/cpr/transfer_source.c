@@ -76,7 +76,7 @@ static uint64_t ts_progress(void *ctx)
 
 /*
  * The lock tells who owns the guest, but only once it is settled: a successor that is being killed
- * still holds it for a moment, and one that has locked but not marked may yet do either.
+ * still holds it for a moment.  One that holds it and does not take the guest is stopped, and loses it.
  */
 static gboolean find_verdict(void *opaque)
 {
@@ -84,7 +84,11 @@ static gboolean find_verdict(void *opaque)
 	struct owner *owner = ts->base.update->owner;
 
 	ts->verdict = owner_reclaim(owner, ts->base.attempt);
-	if (ts->verdict == OWNER_ELSEWHERE && (!taken(ts) || ++ts->ticks < VERDICT_TICKS))
+	if (ts->verdict == OWNER_ELSEWHERE && ++ts->ticks < VERDICT_TICKS)
+		return G_SOURCE_CONTINUE;
+	if (ts->verdict == OWNER_ELSEWHERE && !taken(ts))
+		ts->verdict = owner_seize(owner, ts->base.attempt, NULL);
+	if (ts->verdict == OWNER_ELSEWHERE && !taken(ts))
 		return G_SOURCE_CONTINUE;
 	ts->judged = true;
 	stage_run_continue(&ts->base.run, g_steal_pointer(&ts->trouble));

@@ -52,6 +52,8 @@ static enum mutant {
 	ABORT_IS_END,	    /* new, told to give up, does not ask the word: no harm */
 	NO_RECALL,	    /* old goes on without taking its offer back */
 	NO_RECLAIM,	    /* old does not try the lock after the commit */
+	NO_SEIZE,	    /* old waits for ever for one that has locked and stands */
+	LOCK_IS_ENOUGH,	    /* new, which has locked, does not ask the word any more */
 	MUTANTS
 } mutant;
 
@@ -133,6 +135,14 @@ static void old_in_trouble(const struct transfer *t, struct model_steps *steps)
 	} else if (t->pc == TROUBLE && !offers(t, t->attempt)) {
 		s.pc = AFTER;
 		model_step(steps, &s, "O: new has it");
+	} else if (t->pc == TROUBLE && mutant != NO_SEIZE) {
+		/* The lock is that of a new page, which nobody else knows. */
+		s.lock = O;
+		s.word = OWNED;
+		s.word_id = 0;
+		s.pc = UNDONE;
+		run(&s, O, t->version);
+		model_step(steps, &s, "O seizes");
 	} else if (t->pc == RELOCKED && offers(t, t->attempt)) {
 		s.word = OWNED;
 		s.word_id = 0;
@@ -307,8 +317,9 @@ static void new_takes(const struct transfer *t, int k, struct model_steps *steps
 {
 	struct transfer s = *t;
 
-	if (t->n[k].pc == LOCKED && !offers(t, k)) {
-		s.lock = NOBODY;
+	if (t->n[k].pc == LOCKED && !offers(t, k) && mutant != LOCK_IS_ENOUGH) {
+		/* Of an old page, if the guest has a new one. */
+		s.lock = t->lock == N1 + k ? NOBODY : t->lock;
 		s.n[k].pc = TRIES;
 	} else {
 		s.word = OWNED;
@@ -418,9 +429,8 @@ static bool new_could(const struct transfer *t, int k)
 static const char *transfer_judge(const void *state, bool final)
 {
 	const struct transfer *t = state;
-	/* A stopped process that has the lock, or the guest's only state, is waited for. */
-	const bool held = (t->lock == O && t->alive == STOPPED) ||
-			  (t->lock < NOBODY && t->lock != O && t->n[t->lock - N1].alive == STOPPED);
+	/* Old is waited for if it is stopped and has the lock. */
+	const bool held = t->lock == O && t->alive == STOPPED;
 
 	if (__builtin_popcount(t->runs) > 1)
 		return "two run the guest";
@@ -485,6 +495,8 @@ static void test_mutants(void)
 		[GO_OR_NOTHING] = "nobody runs the guest, and a successor could",
 		[NO_RECALL] = "an old state on newer RAM",
 		[NO_RECLAIM] = "nobody runs the guest, and old could",
+		[NO_SEIZE] = "nobody runs the guest, and old could",
+		[LOCK_IS_ENOUGH] = "two run the guest",
 	};
 
 	for (mutant = NONE + 1; mutant < MUTANTS; mutant++) {

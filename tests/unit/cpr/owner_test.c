@@ -2,6 +2,7 @@
 // with real processes, each killed at every step.  One owner is left, or none that could run.
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -75,6 +76,23 @@ static void set_word(struct owner *owner, uint64_t id, enum owner_state state)
 static uint64_t get_word(struct owner *owner)
 {
 	return atomic_load(owner_word(owner));
+}
+
+/* Another description of the page, for a process that stops when it has locked it. */
+static int open_page(struct fd_source *fds)
+{
+	struct fdstore *store = fdstore_new();
+	g_autofree char *path = NULL;
+	autofd int handle = -1;
+	int fd;
+
+	g_assert_true(fd_source_offer(fds, store, NULL, NULL, NULL));
+	handle = fdstore_take(store, "cpr/owner", FD_OWNER, NULL);
+	path = g_strdup_printf("/proc/self/fd/%d", handle);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	g_assert_cmpint(fd, >=, 0);
+	fdstore_free(store);
+	return fd;
 }
 
 /* ---- every call in every state ---- */
@@ -212,6 +230,52 @@ static void test_unlocked(void)
 	owner_release(p->old);
 	g_assert_false(owner_recall(p->old, a));
 	g_assert_cmpuint(get_word(p->old), ==, word);
+	pair_free(p);
+}
+
+/* A successor that was stopped between lock and exchange: the guest goes on, and can be updated again. */
+static void test_seized(void)
+{
+	struct pair *p = pair_new(false);
+	const uint64_t mine = get_word(p->old) >> 2, a = offer(p->old);
+	autofd int standing = open_page(&p->a);
+	struct fd_source c = {0};
+	struct owner *next;
+	g_autoptr(GError) error = NULL;
+
+	owner_release(p->old);
+	g_assert_cmpint(fd_lock(standing, F_WRLCK), ==, 0);
+	g_assert_cmpint(owner_reclaim(p->old, a), ==, OWNER_ELSEWHERE);
+	g_assert_cmpint(owner_seize(p->old, a, &error), ==, OWNER_OURS);
+	g_assert_no_error(error);
+	g_assert_true(owner_held(p->old));
+	g_assert_cmpuint(get_word(p->old), ==, owner_word_of(mine, OWNER_OWNED));
+	/* It goes on, with the lock of a page that nobody counts on. */
+	g_assert_cmpint(fd_lock(standing, F_UNLCK), ==, 0);
+	g_assert_false(owner_take(p->new, a, 0, &error));
+	g_assert_nonnull(strstr(error->message, "called the state back"));
+	/* Another successor. */
+	next = inherit(&p->a, &c, false, p->old);
+	g_assert_false(owner_held(next));
+	g_assert_cmpuint(owner_generation(next), ==, 1);
+	owner_free(next);
+	fd_source_clear(&c);
+	pair_free(p);
+}
+
+/* It went on at the last moment. */
+static void test_seized_too_late(void)
+{
+	struct pair *p = pair_new(false);
+	const uint64_t a = offer(p->old);
+	g_autoptr(GError) error = NULL;
+
+	owner_release(p->old);
+	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_cmpint(owner_seize(p->old, a, &error), ==, OWNER_ELSEWHERE);
+	g_assert_nonnull(strstr(error->message, "took the guest"));
+	g_assert_false(owner_held(p->old));
+	g_assert_true(owner_word_taken(owner_word(p->new), a));
 	pair_free(p);
 }
 
@@ -555,6 +619,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/owner/table", test_table);
 	g_test_add_func("/owner/unlocked", test_unlocked);
 	g_test_add_func("/owner/handover", test_handover);
+	g_test_add_func("/owner/seized", test_seized);
+	g_test_add_func("/owner/seized-too-late", test_seized_too_late);
 	g_test_add_func("/owner/called-back", test_called_back);
 	g_test_add_func("/owner/late-waker", test_late_waker);
 	g_test_add_func("/owner/exec", test_exec);
