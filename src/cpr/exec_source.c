@@ -459,7 +459,7 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 	struct update *update = es->base.update;
 
 	return json_pack(
-		"{s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, s:b, "
+		"{s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, "
 		"s:o, s:s?, s:i, s:o?}",
 		"offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
 		"environment", strings_json(environ), "attempt", (json_int_t)es->base.attempt,
@@ -467,9 +467,8 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 		"guardian-fd", es->guardian.pipe, "guardian-pid", (int)es->guardian.pid, "children",
 		pids_json(update->children), "record", update_record_to_json(update->record),
 		"begun-ns", (json_int_t)update->progress.begun_ns, "parameters",
-		migration_parameters_query(&update->parameters), "downtime-limit-set",
-		update->parameters.limit_set, "capabilities",
-		migration_capabilities_query(&update->capabilities), "pidfile",
+		migration_parameters_changed(&update->parameters), "capabilities",
+		migration_capabilities_changed(&update->capabilities), "pidfile",
 		update->config->pidfile, "file-fd", es->file ? state_file_fd(es->file) : -1, "file",
 		es->file ? state_file_describe(es->file) : NULL);
 }

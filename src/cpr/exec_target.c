@@ -65,18 +65,12 @@ static bool settle_config(struct update *update, struct envelope *envelope, bool
 	return true;
 }
 
-/* Settings survive; one that this release does not know is left at its default. */
 static void settle_settings(struct update *update, const struct envelope *envelope)
 {
-	g_autoptr(GError) error = NULL;
-
-	if (!migration_parameters_set(&update->parameters,
-				      json_object_get(envelope->json, "parameters"), &error) ||
-	    !migration_capabilities_set(&update->capabilities,
-					json_object_get(envelope->json, "capabilities"), &error))
-		log_warn("a setting did not survive the update: %s", error->message);
-	update->parameters.limit_set =
-		json_is_true(json_object_get(envelope->json, "downtime-limit-set"));
+	migration_parameters_inherit(&update->parameters,
+				     json_object_get(envelope->json, "parameters"));
+	migration_capabilities_inherit(&update->capabilities,
+				       json_object_get(envelope->json, "capabilities"));
 	update->progress.events = update->capabilities.on[MIGRATION_CAP_EVENTS];
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 
 #define NOT_OFFERED (-1)
 #define POSTCOPY    "Cannot use postcopy with CPR, and no other mode is offered"
@@ -96,6 +97,31 @@ bool migration_capabilities_set(struct migration_capabilities *caps, const json_
 			   entry) if (!capability_set(&changed, entry, error)) return false;
 	*caps = changed;
 	return true;
+}
+
+json_t *migration_capabilities_changed(const struct migration_capabilities *caps)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < G_N_ELEMENTS(capabilities); i++)
+		if (capabilities[i].index != NOT_OFFERED && caps->on[capabilities[i].index])
+			json_array_append_new(list, json_pack("{s:s, s:b}", "capability",
+							      capabilities[i].name, "state", true));
+	return list;
+}
+
+void migration_capabilities_inherit(struct migration_capabilities *caps, const json_t *changed)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(changed, i, entry)
+	{
+		g_autoptr(GError) error = NULL;
+
+		if (!capability_set(caps, entry, &error))
+			log_warn("a setting did not survive the update: %s", error->message);
+	}
 }
 
 json_t *migration_capabilities_query(const struct migration_capabilities *caps)

@@ -30,5 +30,17 @@ struct migration_capabilities {
 bool migration_capabilities_set(struct migration_capabilities *capabilities, const json_t *list,
 				GError **error);
 
+/** migration_capabilities_changed() - A list of those that are on, as migration_capabilities_set() takes
+ * it; owned by the caller. */
+json_t *migration_capabilities_changed(const struct migration_capabilities *capabilities);
+
+/**
+ * migration_capabilities_inherit() - What a predecessor's migration_capabilities_changed() gave
+ *
+ * One by one: one that this release does not know, or offer, stays off, with a warning.
+ */
+void migration_capabilities_inherit(struct migration_capabilities *capabilities,
+				    const json_t *changed);
+
 /** migration_capabilities_query() - query-migrate-capabilities' list; owned by the caller. */
 json_t *migration_capabilities_query(const struct migration_capabilities *capabilities);

@@ -7,6 +7,9 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
+
+#define LIMIT_NAME "downtime-limit"
 
 static const char *const mode_names[] = {
 	[MIGRATION_MODE_NORMAL] = "normal",
@@ -78,7 +81,7 @@ static const struct parameter parameters[] = {
 	{"tls-authz", PARAMETER_TEXT, .absent = TLS},
 	{"max-bandwidth", PARAMETER_INT, INT64_MAX, 134217728},
 	{"avail-switchover-bandwidth", PARAMETER_INT, INT64_MAX, 0, .absent = COPYING},
-	{"downtime-limit", PARAMETER_INT, 2000000, 300},
+	{LIMIT_NAME, PARAMETER_INT, 2000000, 300},
 	{"x-checkpoint-delay", PARAMETER_INT, INT32_MAX, 20000, .absent = "COLO"},
 	{"multifd-channels", PARAMETER_INT, 255, 2, .min = 1, .absent = MULTIFD},
 	{"multifd-compression", PARAMETER_CHOICE, .choices = compressions, .absent = MULTIFD},
@@ -270,11 +273,44 @@ bool migration_parameters_set(struct migration_parameters *params, const json_t 
 			return false;
 		}
 	}
-	if (json_object_get(changes, "downtime-limit"))
+	if (json_object_get(changes, LIMIT_NAME))
 		params->limit_set = true;
 	json_object_update(params->values, changes);
 	json_decref(changes);
 	return true;
+}
+
+json_t *migration_parameters_changed(const struct migration_parameters *params)
+{
+	json_t *changed = json_object();
+
+	for (size_t i = 0; i < G_N_ELEMENTS(parameters); i++) {
+		const char *name = parameters[i].name;
+		json_t *value = json_object_get(params->values, name);
+		json_t *def = parameter_default(&parameters[i]);
+
+		/* A limit that was set is kept, whatever it is. */
+		if (!json_equal(value, def) || (params->limit_set && strcmp(name, LIMIT_NAME) == 0))
+			json_object_set(changed, name, value);
+		json_decref(def);
+	}
+	return changed;
+}
+
+void migration_parameters_inherit(struct migration_parameters *params, const json_t *changed)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)changed, name, value)
+	{
+		g_autoptr(GError) error = NULL;
+		json_t *one = json_pack("{s:O}", name, value);
+
+		if (!migration_parameters_set(params, one, &error))
+			log_warn("a setting did not survive the update: %s", error->message);
+		json_decref(one);
+	}
 }
 
 json_t *migration_parameters_query(const struct migration_parameters *params)
@@ -316,5 +352,5 @@ uint64_t migration_parameters_limit_ns(const struct migration_parameters *params
 {
 	if (!params->limit_set)
 		return 0;
-	return json_integer_value(json_object_get(params->values, "downtime-limit")) * NS_PER_MSEC;
+	return json_integer_value(json_object_get(params->values, LIMIT_NAME)) * NS_PER_MSEC;
 }

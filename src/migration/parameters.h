@@ -54,6 +54,17 @@ void migration_parameters_clear(struct migration_parameters *parameters);
 bool migration_parameters_set(struct migration_parameters *parameters, const json_t *args,
 			      GError **error);
 
+/** migration_parameters_changed() - {name: value} of what was set, for migration_parameters_inherit() in
+ * another process; owned by the caller. */
+json_t *migration_parameters_changed(const struct migration_parameters *parameters);
+
+/**
+ * migration_parameters_inherit() - What a predecessor's migration_parameters_changed() gave
+ *
+ * One by one: what this release does not know, or offer, is left at its default, with a warning.
+ */
+void migration_parameters_inherit(struct migration_parameters *parameters, const json_t *changed);
+
 /** migration_parameters_query() - query-migrate-parameters' object; owned by the caller. */
 json_t *migration_parameters_query(const struct migration_parameters *parameters);
 

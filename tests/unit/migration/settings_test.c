@@ -166,6 +166,42 @@ static void test_capabilities(void)
 	g_assert_false(switch_caps(&caps, "[{\"state\":true}]", &error));
 }
 
+/* Of a predecessor's settings, one that is not known here takes no other one with it. */
+static void test_inherited(void)
+{
+	struct migration_parameters p;
+	struct migration_capabilities caps = {0};
+	json_t *settings = json_pack("{s:s, s:i, s:i, s:[s]}", "mode", "cpr-exec", "warp-factor", 9,
+				     "downtime-limit", 300, "cpr-exec-command", "molt");
+	json_t *on = json_pack("[{s:s, s:b}, {s:s, s:b}, {s:s, s:b}]", "capability", "events",
+			       "state", true, "capability", "warp", "state", true, "capability",
+			       "cpr-two-step", "state", true);
+	json_t *changed;
+
+	migration_parameters_init(&p);
+	changed = migration_parameters_changed(&p);
+	g_assert_cmpint(json_object_size(changed), ==, 0);
+	json_decref(changed);
+	migration_parameters_inherit(&p, settings);
+	g_assert_cmpint(migration_parameters_mode(&p), ==, MIGRATION_MODE_CPR_EXEC);
+	/* It was set, to what is its default, and is enforced. */
+	g_assert_cmpuint(migration_parameters_limit_ns(&p), ==, 300000000);
+	changed = migration_parameters_changed(&p);
+	json_object_del(settings, "warp-factor");
+	g_assert_true(json_equal(changed, settings));
+	json_decref(changed);
+	json_decref(settings);
+	migration_parameters_clear(&p);
+
+	migration_capabilities_inherit(&caps, on);
+	g_assert_true(caps.on[MIGRATION_CAP_EVENTS] && caps.on[MIGRATION_CAP_CPR_TWO_STEP]);
+	changed = migration_capabilities_changed(&caps);
+	json_array_remove(on, 1);
+	g_assert_true(json_equal(changed, on));
+	json_decref(changed);
+	json_decref(on);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -173,6 +209,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/settings/bounds", test_bounds);
 	g_test_add_func("/settings/all-or-nothing", test_all_or_nothing);
 	g_test_add_func("/settings/command", test_command);
+	g_test_add_func("/settings/inherited", test_inherited);
 	g_test_add_func("/settings/capabilities", test_capabilities);
 	return g_test_run();
 }
