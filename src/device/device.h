@@ -23,10 +23,9 @@ struct pci_bus;
 
 /** enum power_request - What a device asks of the machine on the guest's behalf */
 enum power_request {
-	POWER_RESET,   /* i8042, 0xCF9, ACPI reset register */
-	POWER_OFF,     /* ACPI S5 */
-	POWER_SUSPEND, /* ACPI S3 */
-	POWER_EJECT,   /* ACPI hot plug: the guest has answered, see acpi_pm_take_ejected() */
+	POWER_RESET, /* i8042, 0xCF9, ACPI reset register */
+	POWER_OFF,   /* ACPI S5 */
+	POWER_EJECT, /* ACPI hot plug: the guest has answered, see acpi_pm_take_ejected() */
 };
 
 /** enum device_bus - What a device is plugged into: what its struct begins with, who places it */

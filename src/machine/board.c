@@ -134,7 +134,13 @@ static struct device *env_find_device(void *opaque, const char *id)
 
 static void env_power(void *opaque, enum power_request request)
 {
-	machine_request(opaque, 1u << request);
+	static const uint32_t requests[] = {
+		[POWER_RESET] = MACHINE_REQUEST_RESET,
+		[POWER_OFF] = MACHINE_REQUEST_OFF,
+		[POWER_EJECT] = MACHINE_REQUEST_EJECT,
+	};
+
+	machine_request(opaque, requests[request]);
 }
 
 static void env_io_error(void *opaque, json_t *event, bool stop)
@@ -158,7 +164,7 @@ static void vcpu_event(void *opaque, uint32_t cpu_index, enum vcpu_event event)
 		g_source_set_ready_time(machine->told, 0);
 	else
 		machine_request(machine, event == VCPU_EVENT_ERROR ? MACHINE_REQUEST_ERROR
-								   : 1u << POWER_RESET);
+								   : MACHINE_REQUEST_RESET);
 }
 
 static bool build_kvm(struct machine *machine, GError **error)

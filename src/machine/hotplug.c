@@ -245,7 +245,7 @@ uint32_t hotplug_take_ejected(struct machine *machine)
 	unplug_slots(machine, ejected & ~busy);
 	acpi_pm_keep_ejected(machine->pm, busy);
 	if (busy)
-		__atomic_fetch_or(&machine->requests, 1u << POWER_EJECT, __ATOMIC_ACQ_REL);
+		__atomic_fetch_or(&machine->requests, MACHINE_REQUEST_EJECT, __ATOMIC_ACQ_REL);
 	return refused;
 }
 
@@ -256,7 +256,7 @@ void hotplug_answer(struct machine *machine)
 
 	/* One that does not park just now says so when it does, and then it is tried again. */
 	if (!kvm_vm_pause(machine->kvm, NULL)) {
-		__atomic_fetch_or(&machine->requests, 1u << POWER_EJECT, __ATOMIC_ACQ_REL);
+		__atomic_fetch_or(&machine->requests, MACHINE_REQUEST_EJECT, __ATOMIC_ACQ_REL);
 		if (was_running)
 			kvm_vm_run(machine->kvm);
 		return;

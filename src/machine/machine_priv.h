@@ -29,7 +29,7 @@ struct machine_listener {
  *		stopped machine still takes input, for a monitor may share a chardev with a device
  * @reset_pending: a reset waits until nothing is in flight; @reset_by_guest: who asked
  * @ended:	this process has nothing left to do, and has said so
- * @requests:	1 << enum power_request or MACHINE_REQUEST_*, from any thread, atomic; carried
+ * @requests:	enum machine_request, from any thread, atomic; carried
  *		out in the main thread while the guest runs, so that they cross an update
  * @told:	The source that carries them out
  * @loaded_runstate: what the guest was when its state was saved
@@ -88,11 +88,23 @@ void machine_settle(void *machine);
 /* power.c */
 
 /**
- * MACHINE_REQUEST_ERROR - A vCPU cannot go on; beside the bits 1 << enum power_request
- * MACHINE_REQUEST_IO_ERROR - A device keeps a failed request; the machine is to stop
+ * enum machine_request - Bits of machine->requests; on the wire, so that a number keeps its meaning
+ * @MACHINE_REQUEST_RESET: By the guest
+ * @MACHINE_REQUEST_OFF: ACPI S5
+ * @MACHINE_REQUEST_EJECT: The guest has answered to hot plug
+ * @MACHINE_REQUEST_IO_ERROR: A device keeps a failed request; the machine is to stop
+ * @MACHINE_REQUEST_ERROR: A vCPU cannot go on
  */
-#define MACHINE_REQUEST_ERROR	 (1u << 31)
-#define MACHINE_REQUEST_IO_ERROR (1u << 30)
+enum machine_request {
+	MACHINE_REQUEST_RESET = 1U << 0,
+	MACHINE_REQUEST_OFF = 1U << 1,
+	MACHINE_REQUEST_EJECT = 1U << 3,
+	MACHINE_REQUEST_IO_ERROR = 1U << 30,
+	MACHINE_REQUEST_ERROR = 1U << 31,
+	MACHINE_REQUEST_KNOWN = MACHINE_REQUEST_RESET | MACHINE_REQUEST_OFF |
+				MACHINE_REQUEST_EJECT | MACHINE_REQUEST_IO_ERROR |
+				MACHINE_REQUEST_ERROR,
+};
 
 /** machine_request() - Note a request and have the main thread carry it out.  Any thread. */
 void machine_request(struct machine *machine, uint32_t request);

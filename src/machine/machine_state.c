@@ -64,6 +64,9 @@ static bool machine_state_check(const void *obj, GError **error)
 	if (state->runstate[sizeof(state->runstate) - 1] != 0 ||
 	    runstate_from_name((const char *)state->runstate) == RUNSTATE_MAX)
 		return error_set_generic(error, "runstate: unknown run state");
+	if (state->requests & ~MACHINE_REQUEST_KNOWN)
+		return error_set_generic(error, "requests: 0x%x is not known here",
+					 state->requests & ~MACHINE_REQUEST_KNOWN);
 	for (uint32_t i = 0; i < state->n_ram; i++)
 		if (state->ram[i].name[sizeof(state->ram[i].name) - 1] != 0)
 			return error_set_generic(error, "ram[%u].name: not terminated", i);

@@ -22,12 +22,12 @@
 /* What was asked before the vCPUs were parked is of the guest that ends here.  Power-off wins, as always. */
 static bool powered_off_instead(struct machine *machine)
 {
-	const uint32_t of_this_life = 1u << POWER_RESET | 1u << POWER_OFF | MACHINE_REQUEST_ERROR |
-				      MACHINE_REQUEST_IO_ERROR;
+	const uint32_t of_this_life = MACHINE_REQUEST_RESET | MACHINE_REQUEST_OFF |
+				      MACHINE_REQUEST_ERROR | MACHINE_REQUEST_IO_ERROR;
 	const uint32_t before =
 		__atomic_fetch_and(&machine->requests, ~of_this_life, __ATOMIC_ACQ_REL);
 
-	if (!(before & 1u << POWER_OFF) || machine->runstate != RUNSTATE_RUNNING)
+	if (!(before & MACHINE_REQUEST_OFF) || machine->runstate != RUNSTATE_RUNNING)
 		return false;
 	machine_shutdown(machine, "guest-shutdown", true);
 	return true;
@@ -142,7 +142,7 @@ void machine_shutdown(struct machine *machine, const char *reason, bool guest)
 	if (machine->kvm)
 		(void)kvm_vm_pause(machine->kvm, NULL);
 	/* A guest that asks again and again does so until it is parked. */
-	__atomic_fetch_and(&machine->requests, ~(1u << POWER_OFF | 1u << POWER_RESET),
+	__atomic_fetch_and(&machine->requests, ~(MACHINE_REQUEST_OFF | MACHINE_REQUEST_RESET),
 			   __ATOMIC_ACQ_REL);
 	if (guest && machine->config->no_shutdown) {
 		machine_halt(machine, RUNSTATE_SHUTDOWN);
@@ -186,7 +186,7 @@ static void tell_io_errors(struct machine *machine)
 
 void machine_handle_requests(struct machine *machine)
 {
-	const uint32_t eject = 1u << POWER_EJECT;
+	const uint32_t eject = MACHINE_REQUEST_EJECT;
 	uint32_t kept = machine->plug_holds ? eject : 0, requests;
 
 	if (machine->runstate != RUNSTATE_RUNNING || machine->ended)
@@ -199,9 +199,9 @@ void machine_handle_requests(struct machine *machine)
 		hotplug_answer(machine);
 	if (requests & MACHINE_REQUEST_ERROR)
 		machine_halt(machine, RUNSTATE_INTERNAL_ERROR);
-	else if (requests & (1u << POWER_OFF))
+	else if (requests & MACHINE_REQUEST_OFF)
 		machine_shutdown(machine, "guest-shutdown", true);
-	else if (requests & (1u << POWER_RESET))
+	else if (requests & MACHINE_REQUEST_RESET)
 		reset_or_quit(machine, true);
 	else if (requests & MACHINE_REQUEST_IO_ERROR)
 		machine_halt(machine, RUNSTATE_IO_ERROR);
