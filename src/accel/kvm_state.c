@@ -92,6 +92,11 @@ static bool job_apply(struct vcpu *vcpu, void *arg, GError **error)
 	return kvm_vcpu_apply(vcpu, vcpu->saved, true, error);
 }
 
+static bool job_prove(struct vcpu *vcpu, void *arg, GError **error)
+{
+	return kvm_vcpu_apply(vcpu, vcpu->saved, false, error);
+}
+
 static bool job_reset(struct vcpu *vcpu, void *arg, GError **error)
 {
 	return kvm_vcpu_apply(vcpu, vcpu->power_on, false, error);
@@ -204,6 +209,14 @@ bool kvm_vm_apply(struct kvm_vm *vm, GError **error)
 	return vcpus_end(vm, error) && irqchip_apply(vm, &vm->saved.irqchip, error) &&
 	       KVM_IOCTL(vm->vm_fd, KVM_SET_PIT2, &vm->saved.pit.pit, error) &&
 	       kvm_clock_apply(vm, error);
+}
+
+bool kvm_vm_prove(struct kvm_vm *vm, GError **error)
+{
+	if (!kvm_vm_must_be_paused(vm, error))
+		return false;
+	vcpus_begin(vm, job_prove, NULL);
+	return vcpus_end(vm, error);
 }
 
 bool kvm_vm_reset(struct kvm_vm *vm, GError **error)

@@ -282,14 +282,18 @@ bool outgoing_save_running(struct outgoing *out, GBytes **state, GBytes **sessio
 	return true;
 }
 
-/* What this program cannot read back, none can: better to undo it than to go back to it. */
+/*
+ * What this program cannot read back, or KVM does not take back, none can: better to undo it than to go
+ * back to it.  The successor of a transfer finds that out itself, while there is a way back.
+ */
 static bool check_streams(const struct outgoing *out, GError **error)
 {
 	autoptr(state_reader) reader = state_reader_open(out->state, error);
 	struct span payload;
 
 	if (reader && state_reader_take(reader, UPDATE_SECTION, 0, &payload, error) &&
-	    machine_check_stream(out->update->machine, reader, error))
+	    machine_check_stream(out->update->machine, reader, error) &&
+	    (!out->with_sessions || machine_prove(out->update->machine, error)))
 		return true;
 	g_prefix_error(error, "the saved state is not one that can be loaded: ");
 	return false;

@@ -311,6 +311,11 @@ bool machine_check_stream(struct machine *machine, struct state_reader *reader, 
 	       machine_check(txn, machine, error);
 }
 
+bool machine_prove(struct machine *machine, GError **error)
+{
+	return kvm_vm_prove(machine->kvm, error);
+}
+
 /*
  * KVM's own state was parsed and checked with the rest; what is applied is that of the VM here.  The
  * guest's has addresses in it to which KVM writes, and the guest runs.

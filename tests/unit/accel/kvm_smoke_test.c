@@ -538,6 +538,42 @@ static void test_apply_refuses(struct host *h, gconstpointer unused)
 	ASSERT_OK(kvm_vm_apply(vm, &error_));
 }
 
+/* The guest is given what it has, many times, and notices nothing; nor of what KVM does not take. */
+static void test_prove(struct host *h, gconstpointer unused)
+{
+	autoptr(kvm_vm) vm = vm_new(h);
+	struct kvm_saved_vcpu *s = vm_section(vm, "kvm/vcpu", 1);
+	uint64_t ticks;
+
+	(void)unused;
+	vm_boot(vm, CODE);
+	g_assert_false(h->string_broken);
+	for (int i = 0; i < 20; i++) {
+		g_autoptr(GError) error = NULL;
+
+		kvm_vm_run(vm);
+		host_wait_rounds(h, 3);
+		g_assert_false(kvm_vm_prove(vm, &error));
+		g_assert_nonnull(strstr(error->message, "vCPUs are running"));
+		g_clear_error(&error);
+		ASSERT_OK(kvm_vm_pause(vm, &error_));
+		ASSERT_OK(kvm_vm_capture(vm, &error_));
+		ASSERT_OK(kvm_vm_prove(vm, &error_));
+		if (i % 2 == 0)
+			continue;
+		s->sregs.cr0 = 1ULL << 31; /* paging without protection */
+		g_assert_false(kvm_vm_prove(vm, &error));
+		g_assert_nonnull(strstr(error->message, "vCPU 1: KVM_SET_SREGS"));
+	}
+	ticks = h->data->ticks;
+	kvm_vm_run(vm);
+	host_wait_rounds(h, 30);
+	ASSERT_OK(kvm_vm_pause(vm, &error_));
+	g_assert_cmpuint(h->data->ticks, >, ticks);
+	g_assert_cmpuint(h->data->backwards, ==, 0);
+	g_assert_false(h->string_broken);
+}
+
 static void test_new_refuses(struct host *h, gconstpointer unused)
 {
 	struct guest_memory odd = {.regions[0] = h->memory.regions[0], .n_regions = 1};
@@ -664,6 +700,7 @@ int main(int argc, char **argv)
 	ADD("doorbell_and_routes", test_doorbell_and_routes);
 	ADD("routes_run_out", test_routes_run_out);
 	ADD("apply_refuses", test_apply_refuses);
+	ADD("prove", test_prove);
 	ADD("new_refuses", test_new_refuses);
 	ADD("no_leaks", test_no_leaks);
 	return g_test_run();
