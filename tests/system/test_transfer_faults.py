@@ -4,10 +4,12 @@
 register with RAM at every step, so that a second runner, or an old state, is seen (tests/guest/once.c).
 
 MOLT_SOAK is the number of kills, and of stops, at random moments; hundreds take a while."""
+import fcntl
 import os
 import pathlib
 import random
 import signal
+import struct
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from vm import wait_for_change, wait_for_socket
 
 SECONDS = 60
 SYS_PAUSE = "34 "
+F_OFD_SETLK = 37
 REASONS = {"error": ("fault injected",), "stall": ("out of turn",)}
 ROUNDS = int(os.environ.get("MOLT_SOAK", "6"))
 
@@ -272,6 +275,45 @@ def test_old_dies_while_new_stands(vms, stage):
         new.process.send_signal(signal.SIGCONT)
     wait_owner(new, vm.shared)
     assert result(new)[0] == "committed"
+
+
+def lock_owner_page(vm):
+    """Take the owner's lock as @vm would, as soon as it is there and free.  Return: what holds it."""
+    fds = pathlib.Path(f"/proc/{vm.pid}/fd")
+    lock = None
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            if lock is None:
+                pages = [fd for fd in fds.iterdir() if "molt-owner" in os.readlink(fd)]
+                lock = os.open(pages[0], os.O_RDWR) if pages else None
+            else:
+                fcntl.fcntl(lock, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+                return lock
+        except (BlockingIOError, FileNotFoundError):
+            pass  # held, or a descriptor that was closed since
+        wait_for_change(None, 0.001)
+    raise AssertionError(vm.log_text())
+
+
+def test_new_stands_with_the_lock(vms):
+    """Between lock and mark it may stand for ever: the guest is taken back without the lock."""
+    vm = vms(kernel="once")
+    vm.shared.wait_started()
+    new = vm.successor(env={"MOLT_FAULT": "transfer-target:commit:stop"})
+    wait_for_socket(new.cpr_path, SECONDS)
+    migrate(vm, new)
+    lock = lock_owner_page(new)
+    got, info = result(vm)
+    assert got == "rolled-back", info
+    assert_goes_on(vm, vm.shared)
+    # Another one has the guest, on a page of its own, before this one goes on.
+    vm2 = vm.transfer(timeout=SECONDS)
+    assert_goes_on(vm2, vm.shared)
+    os.close(lock)
+    new.process.send_signal(signal.SIGCONT)
+    assert new.wait_exit(SECONDS) == 1 and "took over" not in new.log_text()
+    assert_goes_on(vm2, vm.shared)
 
 
 def test_new_stands_with_downtime_limit(vms):
