@@ -10,12 +10,16 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/stuck.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
 #include "cpr/reopen.h"
 #include "cpr/state_file.h"
+
+/* How often the time until the next attempt doubles. */
+#define AGAIN_DOUBLINGS 5
 
 /* How long a program that rehearses may stand. */
 #define REHEARSAL_MS 5000
@@ -51,6 +55,8 @@ struct rehearsal_kit {
 
 /**
  * struct exec_source - The update, from this side
+ * @turn:	Which attempt of one migrate this is, from 1
+ * @pause:	Until the next attempt begins
  * @path, @argv: What to become
  * @program_fd, @program: The file at @path, held so that no other one gets its inode number, and what it
  *		was before the rehearsal
@@ -70,6 +76,8 @@ struct rehearsal_kit {
  */
 struct exec_source {
 	struct outgoing base;
+	unsigned int turn;
+	GSource *pause;
 	char *path;
 	char **argv;
 	int program_fd;
@@ -144,6 +152,35 @@ static bool check_threads(uint64_t min_ms, GError **error)
 }
 
 /* ---- stages, guest running ---- */
+
+static gboolean pause_is_over(void *opaque)
+{
+	struct exec_source *es = opaque;
+	GError *error = NULL;
+
+	loop_unwatch(&es->pause);
+	(void)update_check_blockers(es->base.update, MIGRATION_MODE_CPR_EXEC, &error);
+	stage_run_continue(&es->base.run, error);
+	return G_SOURCE_REMOVE;
+}
+
+/* What had too little time gets more of it after 1, 2, 4 s and so on. */
+static enum stage_result es_again(void *ctx, GError **error)
+{
+	struct exec_source *es = ctx;
+
+	if (es->turn == 1)
+		return STAGE_DONE;
+	es->pause = loop_after_ms(1000U << MIN(es->turn - 2, AGAIN_DOUBLINGS), pause_is_over, es);
+	return STAGE_PENDING;
+}
+
+static void es_stop_waiting(void *ctx)
+{
+	struct exec_source *es = ctx;
+
+	loop_unwatch(&es->pause);
+}
 
 static void es_close(void *ctx)
 {
@@ -526,6 +563,7 @@ static enum stage_result es_commit(void *ctx, GError **error)
 
 /* clang-format off */
 static const struct stage exec_source_stages[] = {
+	{ "again",      0,    false, es_again,          es_stop_waiting },
 	{ "open",       1000, false, es_open,           es_close },
 	{ "disks",      0,    false, source_disks,      source_undrain },
 	{ "reopen",     5000, false, es_reopen,         es_unreopen },
@@ -556,22 +594,60 @@ static void es_free(struct outgoing *out)
 	es_unreopen(es);
 	es_discard(es);
 	es_close(es);
+	es_stop_waiting(es);
 	outgoing_clear(out);
 	g_free(es->path);
 	g_strfreev(es->argv);
 	g_free(es);
 }
 
+static bool begin(struct update *update, struct migration_channels *channels, unsigned int turn,
+		  GError **error);
+
+/* Whether it failed for want of time, and whoever asked for it wants it tried again. */
+static bool wants_another(const struct exec_source *es, const GError *error)
+{
+	const struct update *update = es->base.update;
+
+	return g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT) && !es->base.cancelled &&
+	       !update->ending && es->turn < migration_parameters_attempts(&update->parameters);
+}
+
+static void begin_another(struct exec_source *es, const GError *error)
+{
+	struct update *update = es->base.update;
+	struct migration_channels channels = es->base.channels;
+	const unsigned int turn = es->turn + 1;
+	g_autoptr(GError) failure = NULL;
+
+	es->base.channels = (struct migration_channels){0};
+	outgoing_conclude(&es->base, error);
+	log_warn("attempt %u of %u: %s; it is made again", turn - 1,
+		 migration_parameters_attempts(&update->parameters), error->message);
+	es_free(&es->base);
+	if (begin(update, &channels, turn, &failure))
+		return;
+	migration_channels_clear(&channels);
+	migration_progress_fail(&update->progress, failure->message);
+	update_set_idle(update);
+	migration_progress_set(&update->progress, MIGRATION_FAILED);
+}
+
 /* The only way here is a failure: a success is another program. */
 static void es_finished(void *ctx, enum stage_outcome outcome, const GError *error)
 {
-	outgoing_undone(ctx, error);
+	if (wants_another(ctx, error))
+		begin_another(ctx, error);
+	else
+		outgoing_undone(ctx, error);
 }
 
-bool exec_source_start(struct update *update, struct migration_channels *channels, GError **error)
+static bool begin(struct update *update, struct migration_channels *channels, unsigned int turn,
+		  GError **error)
 {
 	struct exec_source *es = g_new0(struct exec_source, 1);
 
+	es->turn = turn;
 	es->base.free = es_free;
 	es->program_fd = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
 	es->kit = (struct rehearsal_kit){.state_fd = -1, .sessions_fd = -1, .envelope = -1};
@@ -584,6 +660,13 @@ bool exec_source_start(struct update *update, struct migration_channels *channel
 	es->base.run.finished = es_finished;
 	update->record->new_pid = getpid();
 	stage_run_start(&es->base.run);
+	return true;
+}
+
+bool exec_source_start(struct update *update, struct migration_channels *channels, GError **error)
+{
+	if (!begin(update, channels, 1, error))
+		return false;
 	/* What went wrong before the first wait is also the command's answer. */
 	if (update->progress.status == MIGRATION_FAILED)
 		return error_set_generic(error, "%s", update->progress.error_desc);

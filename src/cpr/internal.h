@@ -186,6 +186,9 @@ struct outgoing {
 bool outgoing_init(struct outgoing *out, struct update *update, const struct stage_table *table,
 		   struct migration_channels *channels, GError **error);
 
+/** outgoing_conclude() - In finished(): the guest is as before; the record, and devices may come and go. */
+void outgoing_conclude(struct outgoing *out, const GError *error);
+
 /** outgoing_undone() - In finished(): the guest is as before; record, status, and the struct is freed.
  */
 void outgoing_undone(struct outgoing *out, const GError *error);

@@ -69,18 +69,25 @@ json_t *outgoing_offer(struct outgoing *out)
 			     owner_generation(update->owner) + 1, update->record->mode);
 }
 
-void outgoing_undone(struct outgoing *out, const GError *error)
+void outgoing_conclude(struct outgoing *out, const GError *error)
 {
 	struct update *update = out->update;
 	struct update_record *record = update->record;
 
 	update_record_finish(record, record->paused_ns ? UPDATE_ROLLED_BACK : UPDATE_UNCHANGED,
 			     error->message);
+	machine_release_devices(update->machine);
+	update_publish_record(update);
+}
+
+void outgoing_undone(struct outgoing *out, const GError *error)
+{
+	struct update *update = out->update;
+
+	outgoing_conclude(out, error);
 	if (!out->cancelled)
 		migration_progress_fail(&update->progress, error->message);
 	update_set_idle(update);
-	machine_release_devices(update->machine);
-	update_publish_record(update);
 	migration_progress_set(&update->progress,
 			       out->cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);
 	out->free(out);

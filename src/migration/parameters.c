@@ -99,6 +99,7 @@ static const struct parameter parameters[] = {
 	{"direct-io", PARAMETER_BOOL, .absent = COPYING},
 	{"x-rdma-chunk-size", PARAMETER_INT, 1 << 30, 1 << 20, .min = 1 << 20, .absent = "RDMA"},
 	{"cpr-exec-command", PARAMETER_ARGV},
+	{"cpr-exec-attempts", PARAMETER_INT, 100, 1, .min = 1},
 };
 
 static const struct parameter *parameter_find(const char *name)
@@ -353,4 +354,9 @@ uint64_t migration_parameters_limit_ns(const struct migration_parameters *params
 	if (!params->limit_set)
 		return 0;
 	return json_integer_value(json_object_get(params->values, LIMIT_NAME)) * NS_PER_MSEC;
+}
+
+unsigned int migration_parameters_attempts(const struct migration_parameters *params)
+{
+	return json_integer_value(json_object_get(params->values, "cpr-exec-attempts"));
 }

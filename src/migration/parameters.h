@@ -76,3 +76,10 @@ char **migration_parameters_command(const struct migration_parameters *parameter
 
 /** migration_parameters_limit_ns() - The pause that was agreed to; 0 when nobody set one. */
 uint64_t migration_parameters_limit_ns(const struct migration_parameters *parameters);
+
+/**
+ * migration_parameters_attempts() - How often an exec that fails for want of time is tried in all
+ *
+ * molt's own, cpr-exec-attempts: 1, the default, is once.
+ */
+unsigned int migration_parameters_attempts(const struct migration_parameters *parameters);

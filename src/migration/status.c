@@ -35,7 +35,8 @@ static const uint32_t status_next[MIGRATION_STATUS_COUNT] = {
 	[MIGRATION_COMPLETED] = TO(SETUP),
 	[MIGRATION_CANCELLING] = TO(CANCELLED),
 	[MIGRATION_CANCELLED] = TO(SETUP),
-	[MIGRATION_FAILING] = TO(FAILED),
+	/* Another attempt may follow, see cpr-exec-attempts. */
+	[MIGRATION_FAILING] = TO(FAILED) | TO(SETUP),
 	[MIGRATION_FAILED] = TO(SETUP),
 };
 

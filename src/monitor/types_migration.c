@@ -105,6 +105,7 @@ LIST_TYPE(any_list, schema_any);
 		{"vcpu-dirty-limit", &schema_uint64, true}, {"mode", &mode, true},            \
 		{"zero-page-detection", &zero_page, true}, {"direct-io", &schema_bool, true}, \
 		{"x-rdma-chunk-size", &schema_uint64, true},                                  \
+		{"cpr-exec-attempts", &schema_uint8, true},                                   \
 	{                                                                                     \
 		"cpr-exec-command", &schema_string_list, true                                 \
 	}

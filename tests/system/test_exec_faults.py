@@ -33,7 +33,7 @@ ARMED = {  # commit: there is a state to go on with
     "abort": (GUARDIAN, "rolled-back", "ended before it took the guest"),
 }
 OLD = {"commit": ARMED}
-OLD.update(dict.fromkeys(("open", "disks", "reopen", "rehearse", "way-back", "file", "guardian",
+OLD.update(dict.fromkeys(("again", "open", "disks", "reopen", "rehearse", "way-back", "file", "guardian",
                           "drain", "pause"), BEFORE_PAUSE))
 OLD.update(dict.fromkeys(("switchover", "quiesce", "save", "store", "export"), IN_PAUSE))
 
@@ -117,6 +117,64 @@ def test_old_program(vms, stage, fault):
         assert vm.open_fds() == before
         vm.exec()
         vm.shared.assert_running()
+
+
+def statuses(vm, last):
+    """The MIGRATION events up to @last, and the result of each attempt."""
+    seen, results = [], []
+    while not seen or seen[-1] != last:
+        event = vm.qmp.events.pop(0) if vm.qmp.events else vm.qmp.receive(SECONDS)
+        if event["event"] == "MIGRATION":
+            seen.append(event["data"]["status"])
+        elif event["event"] == "MIGRATION_RECORD":
+            results.append(event["data"]["result"])
+    return seen, results
+
+
+@pytest.mark.parametrize("stage,result,way", [
+    ("rehearse", "unchanged", ["setup", "failing"]),
+    ("quiesce", "rolled-back", ["setup", "active", "failing"]),
+])
+def test_another_attempt(vms, stage, result, way):
+    """What had too little time is tried again; the guest runs meanwhile, and nobody hears "failed"."""
+    vm = vms(env={"MOLT_FAULT": f"exec-source:{stage}:stall"})
+    vm.shared.wait_started()
+    vm.set_capabilities(events=True)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_attempts=2)
+    vm.qmp.cmd("migrate")
+    seen, results = statuses(vm, "completed")
+    assert seen[:len(way)] == way and seen.count("setup") == 2 and "failed" not in seen, seen
+    assert results == [result, "committed"]
+    assert_runs(vm)
+    assert vm.qmp.cmd("query-migrate-parameters")["cpr-exec-attempts"] == 2
+
+
+def test_another_attempt_is_cancelled(vms):
+    vm = vms(env={"MOLT_FAULT": "exec-source:rehearse:stall"})
+    vm.shared.wait_started()
+    before = vm.open_fds()
+    vm.set_capabilities(events=True)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_attempts=100)
+    vm.qmp.cmd("migrate")
+    statuses(vm, "failing")
+    vm.qmp.wait_event("MIGRATION", SECONDS, status="setup")
+    with pytest.raises(QmpError, match="in progress"):
+        vm.qmp.cmd("migrate")
+    vm.qmp.cmd("migrate_cancel")
+    assert vm.qmp.wait_status(("cancelled",))["update-record"]["result"] == "unchanged"
+    assert vm.open_fds() == before
+    assert_runs(vm)
+
+
+def test_no_other_attempt(vms):
+    """What failed for another reason would fail again."""
+    vm = vms(env={"MOLT_FAULT": "exec-source:quiesce:error"})
+    vm.shared.wait_started()
+    vm.set_capabilities(events=True)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_attempts=2)
+    vm.qmp.cmd("migrate")
+    seen, results = statuses(vm, "failed")
+    assert seen.count("setup") == 1 and results == ["rolled-back"]
 
 
 def faulty(vm, tmp_path, table, stage, fault):
