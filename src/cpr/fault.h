@@ -1,4 +1,4 @@
-// Fault injection: fail, hang or kill a named stage, in builds made for tests.
+// Fault injection: fail, hang, kill or leave out a named stage, in builds made for tests.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,6 +12,12 @@ enum fault {
 	FAULT_STALL, /* it never completes, the main loop goes on */
 };
 
+/** enum mutant - What is left out of a stage, to see that a test notices */
+enum mutant {
+	MUTANT_SKIP,	/* it is not run, and counts as done */
+	MUTANT_NO_UNDO, /* it is run, and not undone */
+};
+
 #ifdef MOLT_FAULT_INJECTION
 /**
  * fault_check() - What the environment variable MOLT_FAULT asks for here
@@ -22,9 +28,23 @@ enum fault {
  * (SIGCONT), and then nothing is wrong.  A fault happens once per process: the variable is removed.
  */
 enum fault fault_check(const char *table, const char *stage);
+
+/**
+ * fault_mutant() - Whether the environment variable MOLT_MUTANT breaks this stage in this way
+ * @table, @stage, @what: Compared with MOLT_MUTANT=TABLE:STAGE:WHAT
+ *
+ * WHAT is "skip" or "no-undo".  Unlike a fault it stays: every process that inherits it is broken, each
+ * time (scripts/mutants --stages).
+ */
+bool fault_mutant(const char *table, const char *stage, enum mutant what);
 #else
 static inline enum fault fault_check(const char *table, const char *stage)
 {
 	return FAULT_NONE;
+}
+
+static inline bool fault_mutant(const char *table, const char *stage, enum mutant what)
+{
+	return false;
 }
 #endif

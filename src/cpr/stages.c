@@ -28,9 +28,12 @@ static void roll_back(struct stage_run *run, unsigned int n, GError *error)
 
 	if (run->failed)
 		run->failed(run->ctx, owned);
-	while (n-- > 0)
-		if (run->table->stages[n].undo)
-			run->table->stages[n].undo(run->ctx);
+	while (n-- > 0) {
+		const struct stage *stage = &run->table->stages[n];
+
+		if (stage->undo && !fault_mutant(run->table->name, stage->name, MUTANT_NO_UNDO))
+			stage->undo(run->ctx);
+	}
 	run->finished(run->ctx, STAGE_OUTCOME_UNDONE, owned);
 }
 
@@ -154,6 +157,8 @@ static enum stage_result run_current(struct stage_run *run, GError **error)
 	case FAULT_NONE:
 		break;
 	}
+	if (fault_mutant(run->table->name, stage->name, MUTANT_SKIP))
+		return STAGE_DONE;
 	return stage->run(run->ctx, error);
 }
 

@@ -1,4 +1,4 @@
-// Prints every stage of every update table, one "table stage commit" a line, for the fault tests.
+// Prints every stage of every update table, a line each, for the fault tests: "table stage commit undo".
 // SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 
@@ -13,7 +13,7 @@ int main(void)
 
 	for (size_t t = 0; t < G_N_ELEMENTS(tables); t++)
 		for (unsigned int i = 0; i < tables[t]->n_stages; i++)
-			printf("%s %s %d\n", tables[t]->name, tables[t]->stages[i].name,
-			       tables[t]->stages[i].commit);
+			printf("%s %s %d %d\n", tables[t]->name, tables[t]->stages[i].name,
+			       tables[t]->stages[i].commit, tables[t]->stages[i].undo != NULL);
 	return 0;
 }

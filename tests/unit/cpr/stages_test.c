@@ -308,6 +308,34 @@ static void test_fault(void)
 #endif
 }
 
+static void test_mutant(void)
+{
+#ifdef MOLT_FAULT_INJECTION
+	static const struct {
+		const char *mutant, *log;
+	} all[] = {
+		{"trial:b:skip", "ac!-b-a"},	{"trial:b:no-undo", "abc!-a"},
+		{"trial:e:skip", "abc!-b-a"},	{"trial:b:other", "abc!-b-a"},
+		{"another:b:skip", "abc!-b-a"}, {"b:skip", "abc!-b-a"},
+	};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+		g_setenv("MOLT_MUTANT", all[i].mutant, TRUE);
+		/* It stays for the next run. */
+		for (int round = 0; round < 2; round++) {
+			struct trial t = {.acts = {[2] = FAIL}};
+
+			trial_start(&t);
+			g_assert_cmpstr(t.log->str, ==, all[i].log);
+			trial_end(&t);
+		}
+	}
+	g_unsetenv("MOLT_MUTANT");
+#else
+	g_test_skip("built without fault injection");
+#endif
+}
+
 /* ---- the real tables ---- */
 
 static int find(const struct stage_table *t, const char *name)
@@ -380,6 +408,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/stages/pause-limit", test_pause_limit);
 	g_test_add_func("/stages/pause-limit-pending", test_pause_limit_pending);
 	g_test_add_func("/stages/fault", test_fault);
+	g_test_add_func("/stages/mutant", test_mutant);
 	g_test_add_func("/stages/tables", test_tables);
 	g_test_add_func("/stages/tables-agree", test_tables_agree);
 	return g_test_run();
