@@ -62,9 +62,8 @@ static void go_on(void *opaque)
 {
 	struct update *update = opaque;
 	struct outgoing *out = update->outgoing;
-	const char *pending = out ? stage_run_pending(&out->run) : NULL;
 
-	if (g_strcmp0(pending, "switchover") == 0 || g_strcmp0(pending, "window") == 0)
+	if (out && stage_run_awaits_manager(&out->run))
 		stage_run_continue(&out->run, NULL);
 }
 

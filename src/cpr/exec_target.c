@@ -177,7 +177,7 @@ static enum stage_result et_main(void *ctx, GError **error)
 	if (et->base.channels.deferred && !et->base.channels.main) {
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_WAIT);
 		write_file(et);
-		return STAGE_PENDING;
+		return STAGE_MANAGER;
 	}
 	et->base.started = true;
 	return STAGE_DONE;
@@ -237,7 +237,7 @@ static void et_main_named(struct incoming *in)
 	struct migration_progress *progress = &in->update->progress;
 	g_autoptr(GError) error = NULL;
 
-	if (g_strcmp0(stage_run_pending(&in->run), "main") != 0)
+	if (!stage_run_awaits_manager(&in->run))
 		return;
 	if (progress->status == MIGRATION_FAILED) {
 		migration_progress_set(progress, MIGRATION_SETUP);

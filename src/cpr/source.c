@@ -217,7 +217,7 @@ enum stage_result source_switchover(void *ctx, GError **error)
 	if (!out->update->capabilities.on[MIGRATION_CAP_PAUSE_BEFORE_SWITCHOVER])
 		return STAGE_DONE;
 	migration_progress_set(&out->update->progress, MIGRATION_PRE_SWITCHOVER);
-	return STAGE_PENDING;
+	return STAGE_MANAGER;
 }
 
 enum stage_result source_quiesce(void *ctx, GError **error)

@@ -162,13 +162,14 @@ static enum stage_result run_current(struct stage_run *run, GError **error)
 	return stage->run(run->ctx, error);
 }
 
-static void wait_for_current(struct stage_run *run)
+static void wait_for_current(struct stage_run *run, bool manager)
 {
 	const uint32_t budget_ms = run->stalled ? STALL_MS : current(run)->budget_ms;
 
 	run->pending = true;
+	run->manager = manager;
 	run->waited = true;
-	if (budget_ms)
+	if (budget_ms && !manager)
 		arm_tick(run, patience_begin(&run->patience, budget_ms,
 					     run->stalled ? NULL : run->progress, run->ctx));
 }
@@ -192,14 +193,17 @@ static void run_on(struct stage_run *run)
 {
 	while (run->at < run->table->n_stages) {
 		GError *error = current(run)->commit ? over_limit(run) : NULL;
+		enum stage_result result;
 
 		run->begun_ns = clock_now_ns();
 		run->begun_cpu_ns = clock_thread_ns();
 		run->waited = false;
 		run->stalled = false;
-		switch (error ? STAGE_FAILED : run_current(run, &error)) {
+		result = error ? STAGE_FAILED : run_current(run, &error);
+		switch (result) {
 		case STAGE_PENDING:
-			wait_for_current(run);
+		case STAGE_MANAGER:
+			wait_for_current(run, result == STAGE_MANAGER);
 			return;
 		case STAGE_FAILED:
 			stage_failed(run, false, error);
@@ -241,6 +245,11 @@ void stage_run_continue(struct stage_run *run, GError *error)
 const char *stage_run_pending(const struct stage_run *run)
 {
 	return run->pending ? current(run)->name : NULL;
+}
+
+bool stage_run_awaits_manager(const struct stage_run *run)
+{
+	return run->pending && run->manager;
 }
 
 bool stage_run_committed(const struct stage_run *run)

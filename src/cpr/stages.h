@@ -13,8 +13,9 @@
  * DOC: Theory of operation
  *
  * A side of an update is a const table of stages.  The runner calls run() of each row in order.  A
- * stage that has to wait (for the peer, for a manager, for a child) returns STAGE_PENDING; the main
- * loop goes on, monitors answer, and a callback ends the stage with stage_run_continue().
+ * stage that has to wait (for the peer, for a child) returns STAGE_PENDING, one that waits for a
+ * command of its manager's STAGE_MANAGER; the main loop goes on, monitors answer, and a callback or
+ * the command ends the stage with stage_run_continue().
  *
  * The law: when a stage fails, every row before it, and the row itself if it was pending, is
  * undone, last first, and nothing else is.  A run() that returns STAGE_FAILED has changed nothing.
@@ -22,9 +23,8 @@
  * Budgets mean "no progress", not time (patience.h).  A pending stage fails when the peer has stood for
  * that long, seen by progress(), or after five times as long whatever it does.  A stage that returned
  * STAGE_DONE but used more processor time than its budget fails too, after which it is undone,
- * unless it lies past the commit.  Budget 0 is no limit: the stage waits for a manager, or limits
- * itself.  In the
- * pause the agreed limit ends a pending stage that has a budget, too.
+ * unless it lies past the commit.  Budget 0 is no limit: the stage limits itself.  In the pause the
+ * agreed limit ends a pending stage that has a budget, too.  A manager has all the time it takes.
  *
  * One row is marked as the commit.  A failure past it asks reclaim() whether the work can still be
  * undone (the successor died before it ran the guest); if so it is, otherwise the run ends with
@@ -38,6 +38,7 @@ enum stage_result {
 	STAGE_FAILED, /* nothing was changed, @error is set */
 	STAGE_DONE,
 	STAGE_PENDING, /* stage_run_continue() will be called */
+	STAGE_MANAGER, /* The same, by a command, and whenever that comes */
 };
 
 /**
@@ -108,6 +109,7 @@ struct stage_run {
 	/* The runner's own. */
 	unsigned int at;
 	bool pending;
+	bool manager;
 	bool stalled;
 	bool waited;
 	struct patience patience;
@@ -129,6 +131,9 @@ void stage_run_continue(struct stage_run *run, GError *error);
 
 /** stage_run_pending() - Name of the pending stage, NULL if there is none. */
 const char *stage_run_pending(const struct stage_run *run);
+
+/** stage_run_awaits_manager() - Whether the pending stage waits for a command. */
+bool stage_run_awaits_manager(const struct stage_run *run);
 
 /** stage_run_committed() - Whether the commit row is done. */
 bool stage_run_committed(const struct stage_run *run);

@@ -292,7 +292,7 @@ static enum stage_result ts_window(void *ctx, GError **error)
 {
 	const struct transfer_source *ts = ctx;
 
-	return two_step(ts) && !ts->base.resumed ? STAGE_PENDING : STAGE_DONE;
+	return two_step(ts) && !ts->base.resumed ? STAGE_MANAGER : STAGE_DONE;
 }
 
 /* Nothing but silence is expected on the main channel. */

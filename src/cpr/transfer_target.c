@@ -33,7 +33,6 @@
  * @main:	The state comes here
  * @features:	HELLO_ bits in force
  * @awaited:	Frame that ends the pending stage, 0: none
- * @in_main:	The stage "main" waits for migrate-incoming
  * @paths:	That the predecessor has; it may be any JSON
  * @accepted:	The offer fits: from now on a failure is an abort, not a refusal
  * @state:	The stream, until it is loaded
@@ -55,7 +54,6 @@ struct transfer_target {
 	struct link *main;
 	uint32_t features;
 	unsigned int awaited;
-	bool in_main;
 	json_t *paths;
 	bool accepted;
 	GBytes *state;
@@ -411,9 +409,8 @@ static enum stage_result tt_main(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
 
-	tt->in_main = !tt->base.channels.main;
-	if (tt->in_main)
-		return STAGE_PENDING;
+	if (!tt->base.channels.main)
+		return STAGE_MANAGER;
 	tt->base.started = true;
 	return open_main(tt, error);
 }
@@ -424,9 +421,8 @@ static void tt_main_named(struct incoming *in)
 	struct transfer_target *tt = (struct transfer_target *)in;
 	GError *error = NULL;
 
-	if (!tt->in_main)
+	if (!stage_run_awaits_manager(&in->run))
 		return;
-	tt->in_main = false;
 	if (open_main(tt, &error) != STAGE_PENDING)
 		stage_run_continue(&in->run, error);
 }

@@ -11,7 +11,7 @@
 #include "cpr/stages.h"
 
 /* A table of five rows, a to e, with the commit at d; what each does is told by letters. */
-enum act { DO, FAIL, WAIT, SLOW, LATE };
+enum act { DO, FAIL, WAIT, ASK, SLOW, LATE };
 
 struct trial {
 	struct stage_run run;
@@ -36,6 +36,8 @@ static enum stage_result run_row(void *ctx, GError **error)
 		return STAGE_FAILED;
 	case WAIT:
 		return STAGE_PENDING;
+	case ASK:
+		return STAGE_MANAGER;
 	case SLOW:
 		g_usleep(30000);
 		return STAGE_DONE;
@@ -225,6 +227,26 @@ static void test_budgets(void)
 	trial_end(&slow);
 }
 
+/* A manager is waited for as long as it takes, also in a row that has a budget. */
+static void test_manager(void)
+{
+	struct trial t = {.acts = {WAIT, ASK, WAIT}};
+
+	trial_start(&t);
+	g_assert_false(stage_run_awaits_manager(&t.run));
+	stage_run_continue(&t.run, NULL);
+	g_assert_true(stage_run_awaits_manager(&t.run));
+	g_assert_cmpstr(stage_run_pending(&t.run), ==, "b");
+	g_assert_null(t.run.deadline);
+	stage_run_continue(&t.run, NULL);
+	g_assert_false(stage_run_awaits_manager(&t.run));
+	g_assert_nonnull(t.run.deadline);
+	stage_run_continue(&t.run, NULL);
+	g_assert_false(stage_run_awaits_manager(&t.run));
+	g_assert_cmpint(t.outcome, ==, STAGE_OUTCOME_DONE);
+	trial_end(&t);
+}
+
 static uint64_t works(void *ctx)
 {
 	static uint64_t steps;
@@ -403,6 +425,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/stages/fail-past-commit", test_fail_past_commit);
 	g_test_add_func("/stages/fail-pending", test_fail_pending);
 	g_test_add_func("/stages/pending", test_pending_goes_on);
+	g_test_add_func("/stages/manager", test_manager);
 	g_test_add_func("/stages/budgets", test_budgets);
 	g_test_add_func("/stages/progress", test_progress);
 	g_test_add_func("/stages/pause-limit", test_pause_limit);
