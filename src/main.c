@@ -150,7 +150,7 @@ static void keep_heap(void)
 int main(int argc, char **argv)
 {
 	struct command_line_action action = {.device_help = device_help};
-	g_autoptr(GError) error = NULL;
+	g_autoptr(GError) error = NULL, none = NULL;
 	struct program program = {.status = EXIT_SUCCESS};
 	struct vm_config *config;
 	autofd int ready_fd = -1;
@@ -164,8 +164,10 @@ int main(int argc, char **argv)
 	}
 	keep_heap();
 	config = command_line_parse(argc, argv, &action, &error);
-	if (update_probed() && !update_rehearse(NULL))
+	if (update_probed() && !update_rehearse(&none)) {
+		log_error("%s", none->message);
 		return EXIT_FAILURE;
+	}
 	if (!config && !error && update_resumes_process())
 		error_set_generic(&error, "the command does not start a VM");
 	if (!config && !error) {

@@ -40,8 +40,7 @@ static void blocked(GPtrArray *reasons, GError *reason)
 
 static void check_machine(struct update *update, uint32_t more, GPtrArray *reasons)
 {
-	(void)more;
-	(void)machine_preservable(update->machine, reasons, NULL);
+	machine_add_blockers(update->machine, reasons);
 }
 
 /* The lock of the owner page is taken on a description of its own, which only /proc makes. */

@@ -290,7 +290,7 @@ static bool take(struct exec_target *et, GError **error)
 	const uint64_t attempt = et->envelope->attempt;
 
 	return et->envelope->rollback ? owner_take_back(owner, attempt, error)
-				      : owner_take(owner, attempt, 0, error);
+				      : owner_take(owner, attempt, error);
 }
 
 static enum stage_result et_run(void *ctx, GError **error)

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -19,9 +18,6 @@
 #define OWNER_BYTES	4096
 #define OWNER_MAGIC	0x64726f776f746c6dULL /* "mltoword" */
 #define OWNER_SEALS	(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-
-/* How often a lock that another process holds is tried. */
-#define OWNER_TRY_US 1000
 
 /**
  * struct owner_page - What lies in the memfd; the layout never changes
@@ -316,40 +312,34 @@ enum owner_verdict owner_seize(struct owner *owner, uint64_t attempt, GError **e
 
 /* ---- the side that wants it ---- */
 
-/* Whether @attempt may still be taken. */
-static bool stands(struct owner *owner, uint64_t attempt, GError **error)
+/* Why @attempt cannot be taken any more; an id that is not offered now never is again. */
+static bool refuse(struct owner *owner, uint64_t attempt, GError **error)
 {
-	const uint64_t word = atomic_load(&owner->page->word);
-
-	if (word == owner_word_of(attempt, OWNER_OFFERED))
-		return true;
-	if (word == owner_word_of(attempt, OWNER_OWNED))
-		return error_set(error, MOLT_ERROR_REFUSED, "the state was used already");
-	return error_set(error, MOLT_ERROR_REFUSED, "the old process called the state back");
+	return error_set(error, MOLT_ERROR_REFUSED,
+			 owner_word_taken(&owner->page->word, attempt)
+				 ? "the state was used already"
+				 : "the old process called the state back");
 }
 
-bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GError **error)
+bool owner_take(struct owner *owner, uint64_t attempt, GError **error)
 {
 	const bool was_held = owner->held;
 	int err;
 
-	while (stands(owner, attempt, error)) {
-		err = owner->held ? 0 : fd_lock(owner->lock, F_WRLCK);
-		owner->held = !err;
-		if (owner->held && exchange(owner, attempt, OWNER_OFFERED, attempt, OWNER_OWNED)) {
-			arrived(owner, attempt);
-			return true;
-		}
-		if (owner->held && !was_held)
-			owner_release(owner);
-		if (err && clock_now_ns() >= deadline_ns)
-			return error_set(error, MOLT_ERROR_TIMEOUT,
-					 "the old process still has the guest: %s",
-					 g_strerror(err));
-		if (err)
-			g_usleep(OWNER_TRY_US);
+	if (atomic_load(&owner->page->word) != owner_word_of(attempt, OWNER_OFFERED))
+		return refuse(owner, attempt, error);
+	err = was_held ? 0 : fd_lock(owner->lock, F_WRLCK);
+	if (err)
+		return error_set(error, MOLT_ERROR_TIMEOUT,
+				 "the old process still has the guest: %s", g_strerror(err));
+	owner->held = true;
+	if (exchange(owner, attempt, OWNER_OFFERED, attempt, OWNER_OWNED)) {
+		arrived(owner, attempt);
+		return true;
 	}
-	return false;
+	if (!was_held)
+		owner_release(owner);
+	return refuse(owner, attempt, error);
 }
 
 bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error)

@@ -117,13 +117,12 @@ enum owner_verdict owner_seize(struct owner *owner, uint64_t attempt, GError **e
 
 /**
  * owner_take() - A successor: the guest of @attempt becomes this process's, or nothing changes
- * @deadline_ns: Of clock_now_ns(): how long to try while another process holds the lock; 0: once
  *
  * Return: false with @error set.  MOLT_ERROR_TIMEOUT: another process holds the lock, and the attempt
  * stands.  MOLT_ERROR_REFUSED: the attempt was called back or used; for good.  The lock is held
  * afterwards if it was before or the guest is ours.
  */
-bool owner_take(struct owner *owner, uint64_t attempt, uint64_t deadline_ns, GError **error);
+bool owner_take(struct owner *owner, uint64_t attempt, GError **error);
 
 /**
  * owner_take_back() - An old program that came back by exec: the guest of @attempt is its own again

@@ -525,7 +525,7 @@ static enum stage_result try_take(struct transfer_target *tt, GError **error)
 {
 	g_autoptr(GError) why = NULL;
 
-	if (owner_take(tt->base.update->owner, tt->attempt, 0, &why)) {
+	if (owner_take(tt->base.update->owner, tt->attempt, &why)) {
 		if (tt->gone)
 			log_warn("the old process died in the middle of the update; going on");
 		return STAGE_DONE;

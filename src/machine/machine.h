@@ -211,9 +211,8 @@ void machine_disown(struct machine *machine);
 void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *opaque);
 bool machine_ended(const struct machine *machine);
 
-/** machine_preservable() - Whether every RAM block and chardev can cross in the CPR modes: the
- * error names the first that cannot; @blockers (may be NULL) gets every reason as a string. */
-bool machine_preservable(struct machine *machine, GPtrArray *blockers, GError **error);
+/** machine_add_blockers() - To @reasons, a string each: RAM and chardevs that cannot cross in the CPR modes. */
+void machine_add_blockers(struct machine *machine, GPtrArray *reasons);
 
 /** machine_device_tree() - Devices, RAM blocks, state versions as JSON: what a handshake compares.
  */

@@ -348,37 +348,20 @@ bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError *
 	return reader && machine_load(machine, reader, error);
 }
 
-static void note_blocker(GPtrArray *blockers, GError **first, GError *reason)
+void machine_add_blockers(struct machine *machine, GPtrArray *reasons)
 {
-	if (blockers)
-		g_ptr_array_add(blockers, g_strdup(reason->message));
-	if (first && !*first)
-		g_propagate_error(first, reason);
-	else
-		g_error_free(reason);
-}
-
-bool machine_preservable(struct machine *machine, GPtrArray *blockers, GError **error)
-{
-	bool ok = true;
-
 	for (guint i = 0; i < machine->ram_blocks->len; i++) {
-		GError *reason = NULL;
+		g_autoptr(GError) reason = NULL;
 
-		if (ram_block_preservable(machine->ram_blocks->pdata[i], &reason))
-			continue;
-		note_blocker(blockers, error, reason);
-		ok = false;
+		if (!ram_block_preservable(machine->ram_blocks->pdata[i], &reason))
+			g_ptr_array_add(reasons, g_strdup(reason->message));
 	}
 	for (guint i = 0; i < machine->own_chardevs->len; i++) {
-		GError *reason = NULL;
+		g_autoptr(GError) reason = NULL;
 
-		if (chardev_preservable(machine->own_chardevs->pdata[i], &reason))
-			continue;
-		note_blocker(blockers, error, reason);
-		ok = false;
+		if (!chardev_preservable(machine->own_chardevs->pdata[i], &reason))
+			g_ptr_array_add(reasons, g_strdup(reason->message));
 	}
-	return ok;
 }
 
 static json_t *describe(const char *section, uint32_t instance, const struct state_desc *desc)

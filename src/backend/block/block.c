@@ -299,14 +299,13 @@ static bool block_lock_for(struct block_node *node, bool share_rw, GError **erro
 {
 	unsigned int held = BLOCK_PERM_READ | (node->read_only ? 0 : BLOCK_PERM_WRITE);
 	unsigned int shared = ~0U & ~(share_rw ? 0U : (unsigned int)BLOCK_PERM_WRITE);
-	enum block_perm conflict;
 	int err;
 
 	if (node->locking == ON_OFF_OFF)
 		return true;
-	err = block_lock(node->fd, held, shared, &conflict);
+	err = block_lock(node->fd, held, shared);
 	if (err && node->fresh)
-		(void)block_lock(node->fd, node->lock_held, node->lock_shared, &conflict);
+		(void)block_lock(node->fd, node->lock_held, node->lock_shared);
 	if (err == EAGAIN)
 		return error_set_generic(
 			error,
@@ -351,14 +350,12 @@ void block_node_detach(struct block_node *node)
 /* Others may have a say in the size: QEMU holds and shares this permission for as long as it resizes. */
 static bool block_may_resize(struct block_node *node, GError **error)
 {
-	enum block_perm conflict;
 	int err = 0;
 
 	if (node->read_only)
 		return error_set_generic(error, "'%s' is read-only", node->filename);
 	if (node->locking != ON_OFF_OFF && node->lock_held)
-		err = block_lock(node->fd, node->lock_held | BLOCK_PERM_RESIZE, node->lock_shared,
-				 &conflict);
+		err = block_lock(node->fd, node->lock_held | BLOCK_PERM_RESIZE, node->lock_shared);
 	if (err == EAGAIN)
 		error_set_generic(error,
 				  "'%s': another process uses the image and relies on its size",
@@ -368,10 +365,8 @@ static bool block_may_resize(struct block_node *node, GError **error)
 
 static void block_resize_ended(struct block_node *node)
 {
-	enum block_perm conflict;
-
 	if (node->locking != ON_OFF_OFF && node->lock_held)
-		(void)block_lock(node->fd, node->lock_held, node->lock_shared, &conflict);
+		(void)block_lock(node->fd, node->lock_held, node->lock_shared);
 }
 
 static bool block_change_size(struct block_node *node, uint64_t size_bytes, uint64_t *end_bytes,

@@ -46,12 +46,11 @@ static int lock_apply(int fd, unsigned int held, unsigned int shared, bool take)
 	return err;
 }
 
-static int lock_check(int fd, unsigned int held, unsigned int shared, enum block_perm *conflict)
+static int lock_check(int fd, unsigned int held, unsigned int shared)
 {
 	for (unsigned int i = 0; i < LOCK_PERMS; i++) {
 		int err = 0;
 
-		*conflict = 1 << i;
 		if (held & (1U << i))
 			err = lock_look(fd, LOCK_UNSHARED + i);
 		if (err == 0 && !(shared & (1U << i)))
@@ -62,26 +61,11 @@ static int lock_check(int fd, unsigned int held, unsigned int shared, enum block
 	return 0;
 }
 
-int block_lock(int fd, unsigned int held, unsigned int shared, enum block_perm *conflict)
+int block_lock(int fd, unsigned int held, unsigned int shared)
 {
 	int err = lock_apply(fd, held, shared, true);
 
 	if (err == 0)
-		err = lock_check(fd, held, shared, conflict);
+		err = lock_check(fd, held, shared);
 	return err ? err : lock_apply(fd, held, shared, false);
-}
-
-const char *block_perm_name(enum block_perm perm)
-{
-	switch (perm) {
-	case BLOCK_PERM_READ:
-		return "read";
-	case BLOCK_PERM_WRITE:
-		return "write";
-	case BLOCK_PERM_REWRITE:
-		return "rewrite";
-	case BLOCK_PERM_RESIZE:
-		return "resize";
-	}
-	return "?";
 }

@@ -23,10 +23,7 @@ enum block_perm {
  *
  * Replaces what @fd's open file description held before: first more is taken, then what others have
  * is looked at, then the rest is let go, so that of two that ask at once never both succeed.
- * Return: 0; EAGAIN if another has what is not shared, or does not share what is asked for, with
- * *@conflict set to that permission; another errno if locks do not work there.
+ * Return: 0; EAGAIN if another has what is not shared, or does not share what is asked for;
+ * another errno if locks do not work there.
  */
-int block_lock(int fd, unsigned int held, unsigned int shared, enum block_perm *conflict);
-
-/** block_perm_name() - "write", "resize", ... */
-const char *block_perm_name(enum block_perm perm);
+int block_lock(int fd, unsigned int held, unsigned int shared);

@@ -114,7 +114,7 @@ static bool call_recall(struct owner *owner, uint64_t attempt)
 static bool call_take(struct owner *owner, uint64_t attempt)
 {
 	g_autoptr(GError) error = NULL;
-	bool ok = owner_take(owner, attempt, 0, &error);
+	bool ok = owner_take(owner, attempt, &error);
 
 	g_assert_true(ok || g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED));
 	return ok;
@@ -223,7 +223,7 @@ static void test_unlocked(void)
 	g_assert_false(owner_take_back(p->new, a, NULL));
 	g_assert_cmpuint(owner_offer(p->new, NULL), ==, 0);
 	g_assert_cmpint(owner_reclaim(p->new, a), ==, OWNER_ELSEWHERE);
-	g_assert_false(owner_take(p->new, a, 0, &error));
+	g_assert_false(owner_take(p->new, a, &error));
 	g_assert_true(g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT));
 	g_assert_cmpuint(get_word(p->old), ==, word);
 	/* Whoever gave the guest away does not take it back without the lock. */
@@ -252,7 +252,7 @@ static void test_seized(void)
 	g_assert_cmpuint(get_word(p->old), ==, owner_word_of(mine, OWNER_OWNED));
 	/* It goes on, with the lock of a page that nobody counts on. */
 	g_assert_cmpint(fd_lock(standing, F_UNLCK), ==, 0);
-	g_assert_false(owner_take(p->new, a, 0, &error));
+	g_assert_false(owner_take(p->new, a, &error));
 	g_assert_nonnull(strstr(error->message, "called the state back"));
 	/* Another successor. */
 	next = inherit(&p->a, &c, false, p->old);
@@ -271,7 +271,7 @@ static void test_seized_too_late(void)
 	g_autoptr(GError) error = NULL;
 
 	owner_release(p->old);
-	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_true(owner_take(p->new, a, NULL));
 	g_assert_cmpint(owner_seize(p->old, a, &error), ==, OWNER_ELSEWHERE);
 	g_assert_nonnull(strstr(error->message, "took the guest"));
 	g_assert_false(owner_held(p->old));
@@ -285,9 +285,9 @@ static void test_handover(void)
 	uint64_t a = offer(p->old);
 
 	owner_release(p->old);
-	g_assert_false(owner_take(p->new, a ^ 1, 0, NULL));
+	g_assert_false(owner_take(p->new, a ^ 1, NULL));
 	g_assert_false(owner_held(p->new));
-	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_true(owner_take(p->new, a, NULL));
 	g_assert_true(owner_held(p->new));
 	g_assert_cmpuint(owner_generation(p->new), ==, 2);
 	g_assert_true(owner_word_taken(owner_word(p->old), a));
@@ -309,7 +309,7 @@ static void test_called_back(void)
 
 	g_assert_true(owner_recall(p->old, a));
 	g_clear_pointer(&p->old, owner_free);
-	g_assert_false(owner_take(p->new, a, 0, &error));
+	g_assert_false(owner_take(p->new, a, &error));
 	g_assert_nonnull(strstr(error->message, "called the state back"));
 	g_assert_false(owner_held(p->new));
 	pair_free(p);
@@ -327,11 +327,11 @@ static void test_late_waker(void)
 	g_assert_true(owner_recall(p->old, first));
 	a = offer(p->old);
 	owner_release(p->old);
-	g_assert_false(owner_take(p->new, first, clock_deadline_ms(1), &error));
+	g_assert_false(owner_take(p->new, first, &error));
 	g_assert_true(g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED));
-	g_assert_true(owner_take(second, a, 0, NULL));
-	g_assert_false(owner_take(p->new, first, 0, NULL));
-	g_assert_false(owner_take(p->new, a, 0, NULL));
+	g_assert_true(owner_take(second, a, NULL));
+	g_assert_false(owner_take(p->new, first, NULL));
+	g_assert_false(owner_take(p->new, a, NULL));
 	owner_free(second);
 	fd_source_clear(&c);
 	pair_free(p);
@@ -344,7 +344,7 @@ static void test_exec(void)
 	uint64_t a = offer(p->old);
 
 	g_assert_true(owner_held(p->new));
-	g_assert_true(owner_take(p->new, a, 0, NULL));
+	g_assert_true(owner_take(p->new, a, NULL));
 	g_assert_false(owner_word_recall(owner_word(p->old), a));
 	g_assert_false(owner_recall(p->old, a));
 	g_assert_false(owner_take_back(p->old, a, NULL));
@@ -354,7 +354,7 @@ static void test_exec(void)
 	p = pair_new(true);
 	a = offer(p->old);
 	g_assert_true(owner_word_recall(owner_word(p->old), a));
-	g_assert_false(owner_take(p->new, a, 0, NULL));
+	g_assert_false(owner_take(p->new, a, NULL));
 	g_assert_false(owner_word_claim(owner_word(p->old), a ^ 1, a ^ 2));
 	/* It had the lock before; a failure does not unlock it for the others. */
 	g_assert_true(owner_held(p->new));
@@ -522,6 +522,21 @@ static bool old_process(int sock, struct owner *owner, enum step step)
 	return verdict == OWNER_OURS;
 }
 
+/* A predecessor that is killed loses its sockets before its lock. */
+static bool take_when_free(struct owner *owner, uint64_t attempt)
+{
+	const uint64_t deadline_ns = clock_deadline_ms(5000);
+	g_autoptr(GError) error = NULL;
+
+	while (!owner_take(owner, attempt, &error)) {
+		if (error->code != MOLT_ERROR_TIMEOUT || clock_now_ns() > deadline_ns)
+			return false;
+		g_clear_error(&error);
+		g_usleep(1000);
+	}
+	return true;
+}
+
 static bool new_process(int sock, struct owner *owner, enum step step)
 {
 	uint64_t attempt;
@@ -534,7 +549,7 @@ static bool new_process(int sock, struct owner *owner, enum step step)
 	die_at(NEW_LOADED, step);
 	(void)hear(sock);
 	die_at(NEW_GOT_GO, step);
-	if (!owner_take(owner, attempt, clock_deadline_ms(5000), NULL))
+	if (!take_when_free(owner, attempt))
 		return false;
 	die_at(NEW_TOOK, step);
 	say(sock, 'r');
