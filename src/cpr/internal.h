@@ -151,8 +151,7 @@ bool update_judge_plug(struct update *update, GError **error);
 /**
  * struct outgoing - An update of which this process has the guest; begins the mode's own struct
  * @free:	Frees the whole struct
- * @was_running, @prior: What the guest was when it was paused
- * @paused, @quiesced: Whether there is something to undo
+ * @quiesced:	Whether there is something to undo
  * @with_sessions: What belongs to the process (struct update_extra) crosses too
  * @attempt:	By which @state is valid (owner.h)
  * @elsewhere:	Somebody took the guest, although the update is being undone: it does not go on here
@@ -168,9 +167,6 @@ struct outgoing {
 	void (*free)(struct outgoing *out);
 	struct migration_channels channels;
 	char session[OFFER_SESSION_BYTES];
-	bool was_running;
-	enum runstate prior;
-	bool paused;
 	bool quiesced;
 	bool with_sessions;
 	uint64_t attempt;

@@ -169,21 +169,13 @@ enum stage_result source_pause(void *ctx, GError **error)
 {
 	struct outgoing *out = ctx;
 	struct update *update = out->update;
+	const bool ran = runstate_is_running(machine_runstate(update->machine));
 
-	if (!check_rehearsal(out, error))
+	if (!check_rehearsal(out, error) ||
+	    !machine_pause(update->machine, out->run.limit_ns, error))
 		return STAGE_FAILED;
-	out->prior = machine_runstate(update->machine);
-	if (!machine_pause(update->machine, out->run.limit_ns, &out->run.paused_ns,
-			   &out->was_running, error))
-		return STAGE_FAILED;
-	if (!machine_set_runstate(update->machine, RUNSTATE_FINISH_MIGRATE, error)) {
-		out->run.paused_ns = 0;
-		machine_unpause(update->machine, out->was_running);
-		return STAGE_FAILED;
-	}
-	out->paused = true;
-	update->progress.stopped_ns = out->run.paused_ns;
-	if (out->was_running)
+	out->run.paused_ns = update->progress.stopped_ns = machine_paused_ns(update->machine);
+	if (ran)
 		update->record->paused_ns = out->run.paused_ns;
 	migration_progress_set(&update->progress, MIGRATION_ACTIVE);
 	migration_progress_pass(&update->progress, 2);
@@ -195,18 +187,15 @@ void source_unpause(void *ctx)
 	struct outgoing *out = ctx;
 	struct update *update = out->update;
 
-	if (!out->paused)
+	if (!out->run.paused_ns)
 		return;
-	out->paused = false;
 	out->run.paused_ns = 0;
 	if (out->elsewhere) {
 		log_error("the guest was taken by another process while its update was undone");
-		(void)machine_set_runstate(update->machine, RUNSTATE_POSTMIGRATE, NULL);
+		machine_enter(update->machine, RUNSTATE_POSTMIGRATE);
 		return;
 	}
-	machine_unpause(update->machine, out->was_running);
-	if (!out->was_running)
-		(void)machine_set_runstate(update->machine, out->prior, NULL);
+	machine_unpause(update->machine);
 	update->progress.resumed_ns = update->record->running_ns = clock_now_ns();
 }
 

@@ -154,13 +154,7 @@ static uint64_t running_since(struct machine *machine)
 
 void update_go(struct update *update)
 {
-	const enum runstate was = machine_loaded_runstate(update->machine);
-
-	if (was == RUNSTATE_RUNNING && update->autostart)
-		machine_start(update->machine);
-	else
-		(void)machine_set_runstate(update->machine,
-					   was == RUNSTATE_RUNNING ? RUNSTATE_PAUSED : was, NULL);
+	machine_arrive(update->machine, update->autostart);
 	update->record->running_ns = update->progress.resumed_ns = running_since(update->machine);
 	/* Monitors are found, and the pid file is ours, from now on. */
 	fd_paths_take(&update->fds);

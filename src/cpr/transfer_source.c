@@ -540,7 +540,7 @@ static void ts_committed(struct transfer_source *ts, const GError *error)
 
 	update->progress.resumed_ns = update->record->running_ns ? update->record->running_ns
 								 : clock_now_ns();
-	(void)machine_set_runstate(update->machine, RUNSTATE_POSTMIGRATE, NULL);
+	machine_enter(update->machine, RUNSTATE_POSTMIGRATE);
 	update_record_finish(update->record, lost ? UPDATE_LOST : UPDATE_COMMITTED,
 			     error ? error->message : NULL);
 	update_publish_record(update);

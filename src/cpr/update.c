@@ -285,7 +285,7 @@ enum runstate update_runstate(const struct update *update)
 /* Whether an update in progress has the guest stopped, so that cont and stop must wait. */
 static bool refuse_while_paused(const struct update *update, GError **error)
 {
-	if (update->outgoing && update->outgoing->paused)
+	if (update->outgoing && update->outgoing->run.paused_ns)
 		return error_set_generic(error, "There's a migration process in progress");
 	return true;
 }

@@ -433,7 +433,6 @@ void board_init(struct machine *machine)
 	machine->ram_blocks = g_ptr_array_new();
 	machine->blocks = g_ptr_array_new();
 	machine->io_threads = g_ptr_array_new_with_free_func((GDestroyNotify)io_thread_free);
-	machine->own_chardevs = g_ptr_array_new();
 	machine->placing = placing_new();
 	machine->pio = io_space_new("pio");
 	machine->mmio = io_space_new("mmio");
@@ -465,8 +464,9 @@ void board_teardown(struct machine *machine, bool disown)
 	machine->pm = NULL;
 	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++)
 		block_node_free(machine->blocks->pdata[i]);
-	for (guint i = 0; machine->own_chardevs && i < machine->own_chardevs->len; i++)
+	for (guint i = 0; i < machine->own_chardevs->len; i++)
 		close_chardev(machine, machine->own_chardevs->pdata[i], disown);
+	g_ptr_array_set_size(machine->own_chardevs, 0);
 	g_clear_pointer(&machine->kvm, kvm_vm_free);
 	g_clear_pointer(&machine->loader, loader_free);
 	for (guint i = 0; machine->ram_blocks && i < machine->ram_blocks->len; i++)
@@ -474,7 +474,6 @@ void board_teardown(struct machine *machine, bool disown)
 	machine->main_ram = NULL;
 	machine->memory = (struct guest_memory){0};
 	g_clear_pointer(&machine->blocks, g_ptr_array_unref);
-	g_clear_pointer(&machine->own_chardevs, g_ptr_array_unref);
 	g_clear_pointer(&machine->ram_blocks, g_ptr_array_unref);
 	g_clear_pointer(&machine->io_threads, g_ptr_array_unref);
 	g_clear_pointer(&machine->placing, placing_free);

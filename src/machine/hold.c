@@ -1,4 +1,4 @@
-// Devices that stand still: all of them told at once, then waited for once.
+// Devices and chardevs that stand still: all of them told at once, then waited for once.
 // SPDX-License-Identifier: Apache-2.0
 #include "machine/hold.h"
 
@@ -50,6 +50,8 @@ static void tell(struct device *dev, uint32_t reasons)
 void hold_add(struct hold *hold, enum hold_reason reason)
 {
 	hold->reasons |= reason;
+	for (guint i = 0; (reason & HOLD_INPUT) && i < hold->chardevs->len; i++)
+		chardev_quiesce(hold->chardevs->pdata[i]);
 	for (guint i = 0; i < hold->devices->len; i++)
 		tell(hold->devices->pdata[i], hold->reasons);
 }
@@ -59,6 +61,8 @@ void hold_drop(struct hold *hold, enum hold_reason reason)
 	hold->reasons &= ~reason;
 	for (guint i = hold->devices->len; i-- > 0;)
 		tell(hold->devices->pdata[i], hold->reasons);
+	for (guint i = 0; !(hold->reasons & HOLD_INPUT) && i < hold->chardevs->len; i++)
+		chardev_resume(hold->chardevs->pdata[i]);
 }
 
 void hold_admit(struct hold *hold, struct device *dev)
@@ -239,11 +243,14 @@ static gboolean take_reports(void *opaque)
 	return G_SOURCE_CONTINUE;
 }
 
-void hold_init(struct hold *hold, const GPtrArray *devices, uint32_t reasons,
-	       void (*reported)(void *opaque), void *opaque)
+void hold_init(struct hold *hold, const GPtrArray *devices, const GPtrArray *chardevs,
+	       uint32_t reasons, void (*reported)(void *opaque), void *opaque)
 {
-	*hold = (struct hold){
-		.devices = devices, .reasons = reasons, .reported = reported, .opaque = opaque};
+	*hold = (struct hold){.devices = devices,
+			      .chardevs = chardevs,
+			      .reasons = reasons,
+			      .reported = reported,
+			      .opaque = opaque};
 	g_mutex_init(&hold->lock);
 	g_cond_init(&hold->cond);
 	hold->told = loop_when_told(take_reports, hold);

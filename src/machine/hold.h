@@ -1,4 +1,4 @@
-// Devices that stand still: all of them told at once, then waited for once.
+// Devices and chardevs that stand still: all of them told at once, then waited for once.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <glib.h>
 
+#include "backend/chardev/chardev.h"
 #include "device/device.h"
 
 /**
@@ -19,6 +20,9 @@
  * input go on, so that the guest may run meanwhile (HOLD_DRAIN).  Every other reason is of a guest that
  * is stopped, and makes devices quiet altogether; that takes no time.
  *
+ * Chardevs read nothing for a reason in HOLD_INPUT, and mind no other: a stopped machine still takes
+ * input, for a monitor may share a chardev with a device.
+ *
  * Telling never waits.  What is in flight at a device ends when the host answers; the device reports
  * that once, from any thread, and one source of the main loop takes all reports.  hold_state() says what is so:
  * a hold is held when nothing is in flight any more, and not before.
@@ -26,10 +30,13 @@
 
 /** enum hold_reason - Why devices stand still */
 enum hold_reason {
-	HOLD_DRAIN = 1 << 0,   /* an update is about to stop the guest, which still runs */
-	HOLD_STOPPED = 1 << 1, /* it is stopped, or was never started */
-	HOLD_UPDATE = 1 << 2,  /* an update has it */
-	HOLD_RESET = 1 << 3,   /* it is being reset */
+	HOLD_DRAIN = 1 << 0,	/* an update is about to stop the guest, which still runs */
+	HOLD_STOPPED = 1 << 1,	/* it is stopped, or was never started */
+	HOLD_UPDATE = 1 << 2,	/* an update has it */
+	HOLD_RESET = 1 << 3,	/* it is being reset */
+	HOLD_INCOMING = 1 << 4, /* it is another process's, or nobody's yet */
+
+	HOLD_INPUT = HOLD_UPDATE | HOLD_INCOMING,
 };
 
 /** enum hold_state - How far that is */
@@ -45,6 +52,7 @@ typedef void (*hold_done_fn)(void *opaque, GError *error);
 /**
  * struct hold - The reasons, and who waits; main thread but for hold_reported()
  * @devices:	struct device *, not owned; those that come are told by hold_admit()
+ * @chardevs:	struct chardev *, not owned
  * @reasons:	enum hold_reason, or'ed
  * @reported, @opaque: called in the main loop when a device has drained, before hold_await()'s
  * @told:	The source that takes reports
@@ -53,6 +61,7 @@ typedef void (*hold_done_fn)(void *opaque, GError *error);
  */
 struct hold {
 	const GPtrArray *devices;
+	const GPtrArray *chardevs;
 	uint32_t reasons;
 	void (*reported)(void *opaque);
 	void *opaque;
@@ -71,9 +80,9 @@ struct hold {
 	uint32_t n_ticks, n_still_ticks;
 };
 
-/** hold_init() - @devices may be filled later; they are born still, for @reasons */
-void hold_init(struct hold *hold, const GPtrArray *devices, uint32_t reasons,
-	       void (*reported)(void *opaque), void *opaque);
+/** hold_init() - @devices and @chardevs may be filled later; they are born still, for @reasons */
+void hold_init(struct hold *hold, const GPtrArray *devices, const GPtrArray *chardevs,
+	       uint32_t reasons, void (*reported)(void *opaque), void *opaque);
 void hold_clear(struct hold *hold);
 
 /** hold_add(), hold_drop() - One reason more or less; neither waits.  No-op if that is so already. */

@@ -44,33 +44,42 @@ void machine_remove_listener(struct machine *machine, machine_event_fn fn, void 
 	}
 }
 
-static void resume_chardevs(struct machine *machine)
+static void drained(void *opaque)
 {
-	for (guint i = 0; i < machine->own_chardevs->len; i++)
-		chardev_resume(machine->own_chardevs->pdata[i]);
+	machine_settle(opaque);
+}
+
+struct machine *machine_alloc(struct vm_config *config, struct fd_source *fds,
+			      struct chardev_set *chardevs, enum runstate runstate)
+{
+	struct machine *machine = g_new0(struct machine, 1);
+
+	machine->config = config;
+	machine->fds = fds;
+	machine->chardevs = chardevs;
+	machine->runstate = runstate;
+	machine->loaded_runstate = RUNSTATE_RUNNING;
+	machine->devices = g_ptr_array_new();
+	machine->own_chardevs = g_ptr_array_new();
+	hold_init(&machine->hold, machine->devices, machine->own_chardevs,
+		  HOLD_STOPPED | HOLD_INCOMING, drained, machine);
+	machine_requests_init(machine);
+	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
+	return machine;
 }
 
 struct machine *machine_new(struct vm_config *config, struct fd_source *fds,
 			    struct chardev_set *chardevs, bool cold, GError **error)
 {
-	autoptr(machine) machine = g_new0(struct machine, 1);
+	autoptr(machine) machine = machine_alloc(config, fds, chardevs,
+						 cold ? RUNSTATE_PRELAUNCH : RUNSTATE_INMIGRATE);
 
-	machine->config = config;
-	machine->fds = fds;
-	machine->chardevs = chardevs;
-	machine->runstate = cold ? RUNSTATE_PRELAUNCH : RUNSTATE_INMIGRATE;
-	machine->loaded_runstate = RUNSTATE_RUNNING;
-	machine->chardev_holds = cold ? 0 : 1;
-	machine->devices = g_ptr_array_new();
-	hold_init(&machine->hold, machine->devices, HOLD_STOPPED, machine_settle, machine);
-	machine_requests_init(machine);
-	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
 	if (!board_build(machine, error))
 		return NULL;
 	if (cold && !board_boot(machine, error))
 		return NULL;
 	if (cold)
-		resume_chardevs(machine);
+		hold_drop(&machine->hold, HOLD_INCOMING);
 	return g_steal_pointer(&machine);
 }
 
@@ -101,6 +110,7 @@ void machine_free(struct machine *machine)
 	machine_requests_clear(machine);
 	hold_clear(&machine->hold);
 	g_ptr_array_unref(machine->devices);
+	g_ptr_array_unref(machine->own_chardevs);
 	g_array_unref(machine->listeners);
 	g_free(machine);
 }
@@ -134,26 +144,7 @@ enum runstate machine_runstate(const struct machine *machine)
 	return machine->runstate;
 }
 
-enum runstate machine_loaded_runstate(const struct machine *machine)
-{
-	return machine->loaded_runstate;
-}
-
 /* ---- standing still ---- */
-
-static void hold_chardevs(struct machine *machine)
-{
-	if (machine->chardev_holds++ > 0)
-		return;
-	for (guint i = 0; i < machine->own_chardevs->len; i++)
-		chardev_quiesce(machine->own_chardevs->pdata[i]);
-}
-
-static void release_chardevs(struct machine *machine)
-{
-	if (machine->chardev_holds > 0 && --machine->chardev_holds == 0)
-		resume_chardevs(machine);
-}
 
 bool machine_drain(struct machine *machine, uint64_t limit_ns, hold_done_fn done, void *opaque)
 {
@@ -174,7 +165,6 @@ bool machine_quiesce(struct machine *machine, GError **error)
 {
 	GError *busy;
 
-	hold_chardevs(machine);
 	hold_add(&machine->hold, HOLD_UPDATE);
 	busy = hold_error(&machine->hold);
 	if (!busy)
@@ -187,28 +177,15 @@ bool machine_quiesce(struct machine *machine, GError **error)
 void machine_unquiesce(struct machine *machine)
 {
 	hold_drop(&machine->hold, HOLD_UPDATE);
-	release_chardevs(machine);
 }
 
 /* ---- run and stop ---- */
-
-/* A successor takes input from the moment the guest is its own, running or not. */
-bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error)
-{
-	const bool arrived = machine->runstate == RUNSTATE_INMIGRATE && state != RUNSTATE_INMIGRATE;
-
-	if (!runstate_change(&machine->runstate, state, error))
-		return false;
-	if (arrived)
-		release_chardevs(machine);
-	return true;
-}
 
 void machine_enter(struct machine *machine, enum runstate state)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!machine_set_runstate(machine, state, &error))
+	if (!runstate_change(&machine->runstate, state, &error))
 		log_error("%s", error->message);
 }
 
@@ -232,6 +209,17 @@ void machine_start(struct machine *machine)
 	run_vcpus(machine);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
 	machine_handle_requests(machine);
+}
+
+void machine_arrive(struct machine *machine, bool run)
+{
+	const bool ran = machine->loaded_runstate == RUNSTATE_RUNNING;
+
+	hold_drop(&machine->hold, HOLD_INCOMING);
+	if (ran && run)
+		machine_start(machine);
+	else
+		machine_enter(machine, ran ? RUNSTATE_PAUSED : machine->loaded_runstate);
 }
 
 /* vCPUs are parked, or will be when they can. */
@@ -271,34 +259,39 @@ void machine_halt(struct machine *machine, enum runstate state)
 	stopped(machine, state);
 }
 
-bool machine_pause(struct machine *machine, uint64_t limit_ns, uint64_t *paused_ns,
-		   bool *was_running, GError **error)
+bool machine_pause(struct machine *machine, uint64_t limit_ns, GError **error)
 {
 	const uint32_t ms = limit_ns ? CLAMP(limit_ns / NS_PER_MSEC, 1, KVM_PARK_MS) : 0;
 
-	*was_running = kvm_vm_running(machine->kvm);
+	/* It waits for a vCPU, and is made when that has parked: the state would be without it. */
+	if (machine->reset_pending)
+		return error_set(error, MOLT_ERROR_TIMEOUT, "the guest is being reset");
 	machine->paused_from = machine->runstate;
-	if (*was_running)
+	if (!runstate_change(&machine->runstate, RUNSTATE_FINISH_MIGRATE, error))
+		return false;
+	if (machine->paused_from == RUNSTATE_RUNNING)
 		machine_emit(machine, MACHINE_EVENT_STOP, NULL);
-	*paused_ns = clock_now_ns();
+	machine->paused_ns = clock_now_ns();
 	if (kvm_vm_pause_reading(machine->kvm, ms, error))
 		return true;
-	*paused_ns = 0;
-	if (*was_running) {
-		kvm_vm_run(machine->kvm);
-		machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
-	}
+	machine_unpause(machine);
 	return false;
 }
 
-void machine_unpause(struct machine *machine, bool was_running)
+void machine_unpause(struct machine *machine)
 {
-	if (!was_running)
+	machine->paused_ns = 0;
+	machine_enter(machine, machine->paused_from);
+	if (machine->paused_from != RUNSTATE_RUNNING)
 		return;
-	machine_enter(machine, RUNSTATE_RUNNING);
-	run_vcpus(machine);
+	kvm_vm_run(machine->kvm);
 	machine_emit(machine, MACHINE_EVENT_RESUME, NULL);
 	machine_handle_requests(machine);
+}
+
+uint64_t machine_paused_ns(const struct machine *machine)
+{
+	return machine->paused_ns;
 }
 
 /* ---- devices come and go ---- */

@@ -12,6 +12,7 @@
 #include "backend/chardev/chardev_set.h"
 #include "base/cleanup.h"
 #include "device/device.h"
+#include "machine/hold.h"
 #include "machine/runstate.h"
 #include "options/config.h"
 #include "state/fd_acquire.h"
@@ -66,9 +67,17 @@ void machine_remove_listener(struct machine *machine, machine_event_fn fn, void 
 /* Run state.  Context: main thread. */
 enum runstate machine_runstate(const struct machine *machine);
 
-/** machine_set_runstate() - A change without starting or stopping anything; must be in the table.
+/** machine_enter() - A change of the run state, which starts or stops nothing; one that the table does not
+ * have is logged, and is none. */
+void machine_enter(struct machine *machine, enum runstate state);
+
+/**
+ * machine_arrive() - The guest of another process is this one's: go on with it as it was there
+ * @run:	If it ran there; false: it is paused here
+ *
+ * Input is taken from now on, running or not.
  */
-bool machine_set_runstate(struct machine *machine, enum runstate state, GError **error);
+void machine_arrive(struct machine *machine, bool run);
 
 /** machine_start() - Resume devices and vCPUs, run state running, RESUME event. */
 void machine_start(struct machine *machine);
@@ -123,15 +132,19 @@ bool machine_device_del(struct machine *machine, const char *id, GError **error)
 /* The pieces of an update.  Each forward step has its undo.  Context: main thread. */
 
 /**
- * machine_pause() - Park vCPUs, from *@paused_ns on; the clock runs on (an update's pause is guest time)
+ * machine_pause() - Park vCPUs, run state finish-migrate; the clock runs on: the pause is guest time
  * @limit_ns:	How long that may take at most, 0: KVM_PARK_MS
- * @was_running: Whether there was something to park, for machine_unpause(), which undoes it
  *
- * Return: false with @error if a vCPU does not park: it is named, and the guest runs on.
+ * Return: false with @error if a vCPU does not park: it is named, and the guest runs on.  It does not go
+ * with a reset under way either.
  */
-bool machine_pause(struct machine *machine, uint64_t limit_ns, uint64_t *paused_ns,
-		   bool *was_running, GError **error);
-void machine_unpause(struct machine *machine, bool was_running);
+bool machine_pause(struct machine *machine, uint64_t limit_ns, GError **error);
+
+/** machine_unpause() - The run state is what it was before machine_pause(), and the guest runs if it ran. */
+void machine_unpause(struct machine *machine);
+
+/** machine_paused_ns() - When machine_pause() stopped the guest; 0 if it has not. */
+uint64_t machine_paused_ns(const struct machine *machine);
 
 /** machine_hold_devices() - No device comes or goes until machine_release_devices(): a successor is
  * being told which there are.  What the guest ejects meanwhile is hidden from it, and waits. */
@@ -146,8 +159,7 @@ void machine_release_devices(struct machine *machine);
  *
  * machine_undrain() undoes it, also while it is under way.  Return: whether nothing is in flight.
  */
-bool machine_drain(struct machine *machine, uint64_t limit_ns,
-		   void (*done)(void *opaque, GError *error), void *opaque);
+bool machine_drain(struct machine *machine, uint64_t limit_ns, hold_done_fn done, void *opaque);
 void machine_undrain(struct machine *machine);
 
 /** machine_quiesce() - Devices and chardevs stand still, at once; guest paused, devices drained: if they are not,
@@ -194,9 +206,6 @@ bool machine_rehearse_takeover(struct machine *machine, struct state_reader *rea
  */
 bool machine_rehearse_save(struct machine *machine, GError **error);
 bool machine_rehearse_load(struct machine *machine, const json_t *tree, GError **error);
-
-/** machine_loaded_runstate() - What the guest was when its state was saved: running, paused, ... */
-enum runstate machine_loaded_runstate(const struct machine *machine);
 
 /**
  * machine_disown() - Let go of everything after another process has become the guest's owner

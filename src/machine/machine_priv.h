@@ -1,8 +1,7 @@
-// struct machine, for the files that make up the machine: machine.c, board.c, machine_state.c.
+// struct machine and what the files of this folder tell each other.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "machine/hold.h"
 #include "machine/loader.h"
 #include "machine/machine.h"
 #include "machine/placing.h"
@@ -24,16 +23,14 @@ struct machine_listener {
 
 /**
  * struct machine - See machine.h; owner of everything below
- * @hold:	why devices stand still: a machine is built with HOLD_STOPPED
- * @chardev_holds: how many reasons there are for chardevs: the wait for a predecessor, and an update; a
- *		stopped machine still takes input, for a monitor may share a chardev with a device
+ * @hold:	why devices and chardevs stand still: built with HOLD_STOPPED and HOLD_INCOMING
  * @reset_pending: a reset waits until nothing is in flight; @reset_by_guest: who asked
  * @ended:	this process has nothing left to do, and has said so
  * @requests:	enum machine_request, from any thread, atomic; carried
  *		out in the main thread while the guest runs, so that they cross an update
  * @told:	The source that carries them out
  * @loaded_runstate: what the guest was when its state was saved
- * @paused_from: run state before machine_pause()
+ * @paused_from, @paused_ns: what the guest was, and when, at machine_pause(); 0: it is not paused
  * @devices:	in realize order; freed last to first
  * @pm:	the device that the board needs to find again
  * @placing:	which places on PCI buses are taken
@@ -62,8 +59,8 @@ struct machine {
 	enum runstate runstate;
 	enum runstate loaded_runstate;
 	enum runstate paused_from;
+	uint64_t paused_ns;
 	struct hold hold;
-	uint32_t chardev_holds;
 	bool reset_pending, reset_by_guest;
 	bool ended;
 	uint32_t plug_holds;
@@ -79,11 +76,12 @@ struct machine {
 /** machine_emit() - Tell every listener; @data is taken and may be NULL. */
 void machine_emit(struct machine *machine, enum machine_event event, json_t *data);
 
-/** machine_enter() - machine_set_runstate() for changes that the table has; main thread */
-void machine_enter(struct machine *machine, enum runstate state);
+/** machine_alloc() - One that has nothing yet; see machine_new() */
+struct machine *machine_alloc(struct vm_config *config, struct fd_source *fds,
+			      struct chardev_set *chardevs, enum runstate runstate);
 
 /** machine_settle() - A device has drained: go on with what waited for it, reset and unplug. */
-void machine_settle(void *machine);
+void machine_settle(struct machine *machine);
 
 /* power.c */
 

@@ -104,10 +104,8 @@ static void begin_reset(struct machine *machine, bool guest)
 		finish_reset(machine);
 }
 
-void machine_settle(void *opaque)
+void machine_settle(struct machine *machine)
 {
-	struct machine *machine = opaque;
-
 	if (machine->reset_pending && kvm_vm_parked(machine->kvm) &&
 	    hold_state(&machine->hold) == HOLD_STATE_HELD)
 		finish_reset(machine);

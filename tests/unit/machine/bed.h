@@ -26,19 +26,11 @@ static inline void note_deleted(void *opaque, enum machine_event event, json_t *
 /* Takes @config. */
 static inline struct bed bed_new(struct vm_config *config, enum runstate runstate)
 {
-	struct bed bed = {.fake = fake_machine_new(), .machine = g_new0(struct machine, 1)};
-	struct machine *machine = bed.machine;
+	struct machine *machine = machine_alloc(config, NULL, chardev_set_new(), runstate);
+	struct bed bed = {.fake = fake_machine_new(), .machine = machine};
 	GError *error = NULL;
 
-	machine->config = config;
-	machine->chardevs = chardev_set_new();
-	machine->runstate = runstate;
-	machine->chardev_holds = 1;
-	machine->devices = g_ptr_array_new();
-	hold_init(&machine->hold, machine->devices, HOLD_STOPPED, machine_settle, machine);
 	machine->pci64_base = UINT64_C(4) << 30;
-	machine_requests_init(machine);
-	machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
 	board_init(machine);
 	board_init_env(machine, &bed.fake->accel);
 	board_build_backends(machine, &error);

@@ -20,6 +20,7 @@ struct rig {
 	struct hold hold;
 	struct device_env env;
 	GPtrArray *devices;
+	GPtrArray *chardevs;
 	struct toy toys[N_DEVICES];
 	uint32_t n_reported, n_done;
 	GError *error;
@@ -95,8 +96,9 @@ static struct toy *timer_of(struct rig *rig)
 static void rig_init(struct rig *rig, const void *unused)
 {
 	rig->devices = g_ptr_array_new();
+	rig->chardevs = g_ptr_array_new();
 	rig->env = (struct device_env){.drained = env_drained, .opaque = &rig->hold};
-	hold_init(&rig->hold, rig->devices, HOLD_STOPPED, note_report, rig);
+	hold_init(&rig->hold, rig->devices, rig->chardevs, HOLD_STOPPED, note_report, rig);
 	for (uint32_t i = 0; i < N_DEVICES; i++) {
 		struct device *dev = &rig->toys[i].dev;
 
@@ -120,6 +122,7 @@ static void rig_clear(struct rig *rig, const void *unused)
 	for (uint32_t i = 0; i < N_DEVICES; i++)
 		g_free(rig->toys[i].dev.path);
 	g_ptr_array_unref(rig->devices);
+	g_ptr_array_unref(rig->chardevs);
 	g_clear_error(&rig->error);
 }
 
