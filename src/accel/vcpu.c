@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/patience.h"
 
 /**
  * DOC: parking
@@ -487,16 +488,17 @@ static void tell_to_park(struct kvm_vm *vm, vcpu_fn then)
 /* For the main thread, the VM's lock held: until all have parked, or nobody did in @ms. */
 static bool await_parked(struct kvm_vm *vm, uint32_t ms)
 {
-	const uint32_t slice_ms = CLAMP(ms, 1, PARK_SLICE_MS);
+	struct patience patience = {.budget_ms = ms, .tick_ms = PARK_SLICE_MS, .max_ms = ms};
+	uint32_t slice_ms = patience_begin(&patience);
 
-	for (uint32_t n_left = MAX(ms / slice_ms, 1); n_left > 0 && !all_parked(vm);) {
+	while (slice_ms && !all_parked(vm)) {
 		const uint32_t seen = vm->done_seq;
 
 		wait_awake(vm, &vm->done_seq, clock_now_ns() + SPIN_NS);
 		if (vm->done_seq == seen &&
 		    !g_cond_wait_until(&vm->parked, &vm->lock,
 				       g_get_monotonic_time() + slice_ms * G_TIME_SPAN_MILLISECOND))
-			n_left--;
+			slice_ms = patience_tick(&patience);
 	}
 	return all_parked(vm);
 }

@@ -15,9 +15,9 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/patience.h"
 #include "cpr/children.h"
 #include "cpr/owner.h"
-#include "cpr/patience.h"
 
 #define GUARDIAN_STACK_BYTES (64U << 10)
 
@@ -188,9 +188,13 @@ static int guardian_main(void *arg)
 			hung = true;
 			budget_ms = act_on_late(plan, &aborted);
 		}
-		tick_ms = budget_ms > 0
-				  ? (int)patience_begin(&patience, budget_ms, parent_progress, plan)
-				  : -1;
+		tick_ms = -1;
+		if (budget_ms > 0) {
+			patience = (struct patience){.budget_ms = budget_ms,
+						     .progress = parent_progress,
+						     .opaque = plan};
+			tick_ms = patience_begin(&patience);
+		}
 	}
 	raw_exit();
 	return 0;

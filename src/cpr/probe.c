@@ -18,9 +18,9 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/loop.h"
+#include "base/patience.h"
 #include "cpr/children.h"
 #include "cpr/link.h"
-#include "cpr/patience.h"
 
 #define PROBE_OUTPUT_BYTES 4096
 
@@ -322,13 +322,14 @@ struct probe *probe_start(const struct probe_params *params, probe_done_fn done,
 				.children = g_array_ref(params->children),
 				.pidfd = -1,
 				.output = -1,
+				.patience = {.budget_ms = params->budget_ms,
+					     .progress = child_progress,
+					     .opaque = probe},
 				.command = g_strdup(params->path)};
 	if (!start_child(probe, params, error))
 		return NULL;
 	probe->exit_watch = loop_watch_fd(NULL, probe->pidfd, G_IO_IN, probe_exited, probe);
-	probe->tick = loop_after_ms(
-		patience_begin(&probe->patience, params->budget_ms, child_progress, probe),
-		probe_tick, probe);
+	probe->tick = loop_after_ms(patience_begin(&probe->patience), probe_tick, probe);
 	/* A child that has ended already is reported by the exit watch. */
 	(void)link_send(probe->link, FRAME_OFFER, json_pack("{s:i}", "envelope", params->envelope),
 			&ignored);

@@ -169,9 +169,11 @@ static void wait_for_current(struct stage_run *run, bool manager)
 	run->pending = true;
 	run->manager = manager;
 	run->waited = true;
+	run->patience = (struct patience){.budget_ms = budget_ms,
+					  .progress = run->stalled ? NULL : run->progress,
+					  .opaque = run->ctx};
 	if (budget_ms && !manager)
-		arm_tick(run, patience_begin(&run->patience, budget_ms,
-					     run->stalled ? NULL : run->progress, run->ctx));
+		arm_tick(run, patience_begin(&run->patience));
 }
 
 /* The current row is done: note it.  Return: false when the run has ended with a failure. */

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <glib.h>
 
-#include "cpr/patience.h"
+#include "base/patience.h"
 #include "cpr/record.h"
 
 /**

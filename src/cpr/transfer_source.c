@@ -423,6 +423,12 @@ static bool limit_is_over(const struct stage_run *run)
 	return run->limit_ns && clock_now_ns() - run->paused_ns > run->limit_ns;
 }
 
+static uint32_t begin_patience(struct transfer_source *ts, uint32_t ms)
+{
+	ts->patience = (struct patience){.budget_ms = ms, .progress = ts_progress, .opaque = ts};
+	return patience_begin(&ts->patience);
+}
+
 static gboolean report_tick(void *opaque)
 {
 	struct transfer_source *ts = opaque;
@@ -430,7 +436,7 @@ static gboolean report_tick(void *opaque)
 
 	if (!ts->claimed && taken(ts)) {
 		ts->claimed = true;
-		next_ms = patience_begin(&ts->patience, REPORT_MS, ts_progress, ts);
+		next_ms = begin_patience(ts, REPORT_MS);
 	}
 	if (!ts->claimed && limit_is_over(&ts->base.run))
 		next_ms = 0;
@@ -454,9 +460,8 @@ static gboolean report_tick(void *opaque)
 static enum stage_result ts_running(void *ctx, GError **error)
 {
 	struct transfer_source *ts = ctx;
-	uint32_t first_ms = patience_begin(&ts->patience, CLAIM_MS, ts_progress, ts);
 
-	ts->timer = loop_after_ms(first_ms, report_tick, ts);
+	ts->timer = loop_after_ms(begin_patience(ts, CLAIM_MS), report_tick, ts);
 	return await(ts, FRAME_RUNNING);
 }
 

@@ -104,8 +104,9 @@ enum hold_state hold_state(struct hold *hold)
 	return state;
 }
 
-static uint32_t count_in_flight(const struct hold *hold)
+static uint64_t count_in_flight(void *opaque)
 {
+	const struct hold *hold = opaque;
 	uint32_t n = 0;
 
 	for (guint i = 0; i < hold->devices->len; i++) {
@@ -156,15 +157,9 @@ static void finish_wait(struct hold *hold, GError *error)
 
 static bool is_late(struct hold *hold)
 {
-	const uint32_t n_left = count_in_flight(hold);
-
-	hold->n_ticks++;
-	hold->n_still_ticks = n_left < hold->n_left ? 0 : hold->n_still_ticks + 1;
-	hold->n_left = n_left;
 	if (hold->limit_ns)
 		return clock_now_ns() - hold->begun_ns >= hold->limit_ns;
-	return hold->n_still_ticks >= HOLD_PATIENCE_MS / TICK_MS ||
-	       hold->n_ticks >= HOLD_TOTAL_MS / TICK_MS;
+	return patience_tick(&hold->patience) == 0;
 }
 
 static void arm_tick(struct hold *hold);
@@ -200,8 +195,12 @@ void hold_await(struct hold *hold, uint64_t limit_ns, hold_done_fn done, void *o
 	hold->done_opaque = opaque;
 	hold->limit_ns = limit_ns;
 	hold->begun_ns = clock_now_ns();
-	hold->n_left = count_in_flight(hold);
-	hold->n_ticks = hold->n_still_ticks = 0;
+	hold->patience = (struct patience){.budget_ms = HOLD_PATIENCE_MS,
+					   .tick_ms = TICK_MS,
+					   .max_ms = HOLD_TOTAL_MS,
+					   .progress = count_in_flight,
+					   .opaque = hold};
+	patience_begin(&hold->patience);
 	arm_tick(hold);
 }
 

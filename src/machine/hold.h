@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "backend/chardev/chardev.h"
+#include "base/patience.h"
 #include "device/device.h"
 
 /**
@@ -76,8 +77,7 @@ struct hold {
 	GSource *tick;
 	uint64_t limit_ns;
 	uint64_t begun_ns;
-	uint32_t n_left;
-	uint32_t n_ticks, n_still_ticks;
+	struct patience patience;
 };
 
 /** hold_init() - @devices and @chardevs may be filled later; they are born still, for @reasons */

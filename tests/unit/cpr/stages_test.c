@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <glib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -247,32 +246,6 @@ static void test_manager(void)
 	trial_end(&t);
 }
 
-static uint64_t works(void *ctx)
-{
-	static uint64_t steps;
-
-	return ++steps;
-}
-
-/* A peer that works has five times as long; one whose work is not seen to grow has not. */
-static void test_progress(void)
-{
-	struct patience p;
-	unsigned int ticks = 1;
-
-	g_assert_cmpuint(patience_begin(&p, 250, NULL, NULL), ==, 100);
-	g_assert_cmpuint(patience_tick(&p), ==, 100);
-	g_assert_cmpuint(patience_tick(&p), ==, 50);
-	g_assert_cmpuint(patience_tick(&p), ==, 0);
-
-	patience_begin(&p, 200, works, NULL);
-	for (; patience_tick(&p); ticks++)
-		;
-	g_assert_cmpuint(ticks, ==, 10);
-	g_assert_cmpuint(clock_of_process_ns(getpid()), >, 0);
-	g_assert_cmpuint(clock_of_process_ns(0), ==, 0);
-}
-
 /* The agreed pause ends a wait in it, whatever the budget. */
 static void test_pause_limit_pending(void)
 {
@@ -427,7 +400,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/stages/pending", test_pending_goes_on);
 	g_test_add_func("/stages/manager", test_manager);
 	g_test_add_func("/stages/budgets", test_budgets);
-	g_test_add_func("/stages/progress", test_progress);
 	g_test_add_func("/stages/pause-limit", test_pause_limit);
 	g_test_add_func("/stages/pause-limit-pending", test_pause_limit_pending);
 	g_test_add_func("/stages/fault", test_fault);
