@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/chardev/reopen.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -15,7 +16,6 @@
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
 #include "cpr/probe.h"
-#include "cpr/reopen.h"
 #include "cpr/state_file.h"
 
 /* How often the time until the next attempt doubles. */

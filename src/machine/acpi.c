@@ -7,7 +7,7 @@
 
 #include "device/legacy/acpi_hotplug.h"
 #include "device/legacy/acpi_pm.h"
-#include "machine/acpi_hotplug.h"
+#include "machine/acpi_dsdt_hotplug.h"
 #include "machine/aml.h"
 #include "machine/layout.h"
 
@@ -208,7 +208,7 @@ static void dsdt_host_bridge(GByteArray *aml, const struct acpi_params *params)
 		dsdt_serial(aml, "COM2", 2, 0x2f8, LAYOUT_IRQ_COM2);
 	dsdt_rtc(aml);
 	aml_end(aml, isa);
-	acpi_hotplug_slots(aml);
+	acpi_dsdt_hotplug_slots(aml);
 	aml_end(aml, bridge);
 }
 
@@ -222,7 +222,7 @@ static uint64_t build_dsdt(struct acpi_block *block, const struct acpi_params *p
 	dsdt_motherboard(block->bytes);
 	dsdt_host_bridge(block->bytes, params);
 	aml_end(block->bytes, scope);
-	acpi_hotplug_event(block->bytes);
+	acpi_dsdt_hotplug_event(block->bytes);
 	aml_name_package(block->bytes, "_S5", s5, G_N_ELEMENTS(s5));
 	return table_end(block, start);
 }

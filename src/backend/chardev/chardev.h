@@ -67,7 +67,7 @@ struct chardev_frontend {
  * terminal mode restored.
  */
 
-/** struct chardev - One chardev (chardev.c); kinds are the rows of a table in kinds.c */
+/** struct chardev - One chardev; kinds are rows of kinds[] in chardev.c */
 struct chardev;
 
 /**
@@ -174,24 +174,6 @@ bool chardev_frontend_open(const struct chardev *chardev);
 uint64_t chardev_lost_bytes(struct chardev *chardev);
 
 /**
- * struct chardev_reopening - A client with reopen-on-cpr, to be connected anew for an exec
- *
- * Independent of its chardev, which may go meanwhile.
- */
-struct chardev_reopening;
-
-/** chardev_reopening_new() - Return: NULL for all others, and for one that reconnects by itself. */
-struct chardev_reopening *chardev_reopening_new(const struct chardev *chardev);
-void chardev_reopening_free(struct chardev_reopening *reopening);
-
-/** chardev_reopening_connect() - Connect.  Context: any thread; waits for names and for the peer. */
-bool chardev_reopening_connect(struct chardev_reopening *reopening, GError **error);
-
-/** chardev_reopening_offer() - Put the connection into @store, as the chardev's. */
-bool chardev_reopening_offer(const struct chardev_reopening *reopening, struct fdstore *store,
-			     GError **error);
-
-/**
  * chardev_preservable() - Whether it can cross an update: by its kind, or by reopen-on-cpr
  * Return: false with @error naming the chardev and the remedy.
  */
@@ -201,14 +183,13 @@ bool chardev_preservable(const struct chardev *chardev, GError **error);
  * chardev_quiesce(), chardev_resume() - Stop and restart reading and accepting
  *
  * Between them no callback runs and no byte is lost: input stays in the kernel.  Pending output of
- * chardev_write_all() is flushed, or kept for chardev_pending() to carry it over.
+ * chardev_write_all() is flushed, or kept in chardev_state().
  */
 void chardev_quiesce(struct chardev *chardev);
 void chardev_resume(struct chardev *chardev);
 
 /**
- * chardev_state(), chardev_state_desc() - What survives beside descriptors (mux focus, unsent
- * output)
+ * chardev_state(), chardev_state_desc - What survives beside descriptors (mux focus, unsent output)
  *
  * The state struct is captured by chardev_quiesce(); loading it takes effect in chardev_resume().
  */

@@ -122,7 +122,7 @@ struct chardev_kind_ops {
  * @pending:	output waiting for room, from @pending_start
  * @kick:	runs chardev_woken(); one source, however often it is asked for
  * @stall:	the same, later: when a sink without room may have stalled
- * @quiesced, @started: see DOC above; @started: resumed at least once
+ * @quiesced, @started: see chardev.h; @started: resumed at least once
  * @inherited:	its descriptors came from a predecessor
  * @input_over:	end of file on in_fd
  * @terminal:	the peer is a terminal in raw mode
@@ -166,6 +166,24 @@ struct chardev {
 	struct chardev_state *state;
 	void *priv;
 };
+
+/**
+ * struct chardev_reopening - A client with reopen-on-cpr, to be connected anew for an exec
+ *
+ * Independent of its chardev, which may go meanwhile.
+ */
+struct chardev_reopening;
+
+/** chardev_reopening_new() - Return: NULL for all others, and for one that reconnects by itself. */
+struct chardev_reopening *chardev_reopening_new(const struct chardev *chardev);
+void chardev_reopening_free(struct chardev_reopening *reopening);
+
+/** chardev_reopening_connect() - Connect.  Context: any thread; waits for names and for the peer. */
+bool chardev_reopening_connect(struct chardev_reopening *reopening, GError **error);
+
+/** chardev_reopening_offer() - Put the connection into @store, as the chardev's. */
+bool chardev_reopening_offer(const struct chardev_reopening *reopening, struct fdstore *store,
+			     GError **error);
 
 /** chardev_new_in() - chardev_new() with another first part of its names than "chardev/". */
 struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *config,

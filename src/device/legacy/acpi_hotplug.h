@@ -5,7 +5,7 @@
 #include "device/device.h"
 
 /*
- * Register block, 32 bits each, bit n is slot n of the root bus.  machine/acpi_hotplug.c has the
+ * Register block, 32 bits each, bit n is slot n of the root bus.  machine/acpi_dsdt_hotplug.c has the
  * methods that use it.
  */
 #define ACPI_HOTPLUG_BASE  0xcc0

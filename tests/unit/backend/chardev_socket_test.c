@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <sys/resource.h>
 
+#include "backend/chardev/chardev_priv.h"
 #include "base/file.h"
 #include "state/state.h"
 

@@ -1,6 +1,6 @@
 // The DSDT's part in PCI hot plug: an object per slot, and what the event does.
 // SPDX-License-Identifier: Apache-2.0
-#include "machine/acpi_hotplug.h"
+#include "machine/acpi_dsdt_hotplug.h"
 
 #include "device/legacy/acpi_hotplug.h"
 
@@ -102,7 +102,7 @@ static void notify_slots_in(GByteArray *aml, const char *reg, uint32_t value)
 	aml_int(aml, value);
 }
 
-void acpi_hotplug_slots(GByteArray *aml)
+void acpi_dsdt_hotplug_slots(GByteArray *aml)
 {
 	uint32_t method;
 
@@ -116,7 +116,7 @@ void acpi_hotplug_slots(GByteArray *aml)
 	aml_end(aml, method);
 }
 
-void acpi_hotplug_event(GByteArray *aml)
+void acpi_dsdt_hotplug_event(GByteArray *aml)
 {
 	uint32_t scope = aml_scope_begin(aml, "\\_GPE");
 	uint32_t method = aml_method_begin(aml, "_E01", 0);

@@ -1,7 +1,8 @@
 // Chardevs that are connected anew for an exec: before the guest is stopped, beside the main loop.
 // SPDX-License-Identifier: Apache-2.0
-#include "cpr/reopen.h"
+#include "backend/chardev/reopen.h"
 
+#include "backend/chardev/chardev_priv.h"
 #include "base/job.h"
 
 /**
