@@ -628,9 +628,8 @@ static void begin_another(struct exec_source *es, const GError *error)
 	if (begin(update, &channels, turn, &failure))
 		return;
 	migration_channels_clear(&channels);
-	migration_progress_fail(&update->progress, failure->message);
 	update_set_idle(update);
-	migration_progress_set(&update->progress, MIGRATION_FAILED);
+	migration_progress_fail(&update->progress, failure->message);
 }
 
 /* The only way here is a failure: a success is another program. */

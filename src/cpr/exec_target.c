@@ -257,8 +257,6 @@ static void et_main_named(struct incoming *in)
 	g_clear_pointer(&in->channels.main, migration_address_free);
 	in->started = false;
 	migration_progress_fail(progress, error->message);
-	migration_progress_set(progress, MIGRATION_FAILING);
-	migration_progress_set(progress, MIGRATION_FAILED);
 }
 
 static enum stage_result et_state(void *ctx, GError **error)
@@ -408,11 +406,12 @@ static void et_arrived(struct exec_target *et)
 		write_file(et);
 	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
 			     reason);
-	if (reason)
-		migration_progress_fail(&update->progress, reason);
 	update_own(update);
 	update_publish_record(update);
-	migration_progress_set(&update->progress, reason ? MIGRATION_FAILED : MIGRATION_COMPLETED);
+	if (reason)
+		migration_progress_fail(&update->progress, reason);
+	else
+		migration_progress_set(&update->progress, MIGRATION_COMPLETED);
 	update_set_idle(update);
 	et_free(&et->base);
 }
@@ -443,7 +442,6 @@ static void go_back(void *opaque)
 	envelope_exec_back(et->envelope, update->inherited, record, et->failure->message, &stuck);
 	json_decref(record);
 	g_prefix_error(&stuck, "the guest is lost: %s; ", et->failure->message);
-	migration_progress_set(&update->progress, MIGRATION_FAILING);
 	incoming_failed(&et->base, stuck);
 }
 

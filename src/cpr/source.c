@@ -85,11 +85,11 @@ void outgoing_undone(struct outgoing *out, const GError *error)
 	struct update *update = out->update;
 
 	outgoing_conclude(out, error);
-	if (!out->cancelled)
-		migration_progress_fail(&update->progress, error->message);
 	update_set_idle(update);
-	migration_progress_set(&update->progress,
-			       out->cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);
+	if (out->cancelled)
+		migration_progress_set(&update->progress, MIGRATION_CANCELLED);
+	else
+		migration_progress_fail(&update->progress, error->message);
 	out->free(out);
 }
 

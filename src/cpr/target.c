@@ -201,7 +201,6 @@ void incoming_failed(struct incoming *in, const GError *error)
 
 	update_record_finish(update->record, UPDATE_UNCHANGED, error->message);
 	migration_progress_fail(&update->progress, error->message);
-	migration_progress_set(&update->progress, MIGRATION_FAILED);
 	update_set_idle(update);
 	in->free(in);
 	if (ends)

@@ -78,7 +78,7 @@ static uint64_t ts_progress(void *ctx)
  * The lock tells who owns the guest, but only once it is settled: a successor that is being killed
  * still holds it for a moment.  One that holds it and does not take the guest is stopped, and loses it.
  */
-static gboolean find_verdict(void *opaque)
+static gboolean poll_owner(void *opaque)
 {
 	struct transfer_source *ts = opaque;
 	struct owner *owner = ts->base.update->owner;
@@ -110,7 +110,7 @@ static void in_trouble(struct transfer_source *ts, GError *error)
 	ts->trouble = error;
 	ts->ticks = 0;
 	loop_unwatch(&ts->timer);
-	ts->timer = loop_after_ms(VERDICT_MS, find_verdict, ts);
+	ts->timer = loop_after_ms(VERDICT_MS, poll_owner, ts);
 }
 
 /* ---- what the successor says ---- */
@@ -550,13 +550,12 @@ static void ts_committed(struct transfer_source *ts, const GError *error)
 			     error ? error->message : NULL);
 	update_publish_record(update);
 	update_set_idle(update);
-	if (lost) {
-		migration_progress_fail(&update->progress, error->message);
-		migration_progress_set(&update->progress, MIGRATION_FAILING);
-	}
 	ts_free(&ts->base);
 	machine_disown(update->machine);
-	migration_progress_set(&update->progress, lost ? MIGRATION_FAILED : MIGRATION_COMPLETED);
+	if (lost)
+		migration_progress_fail(&update->progress, error->message);
+	else
+		migration_progress_set(&update->progress, MIGRATION_COMPLETED);
 }
 
 static void ts_finished(void *ctx, enum stage_outcome outcome, const GError *error)

@@ -120,6 +120,9 @@ void migration_progress_fail(struct migration_progress *progress, const char *re
 {
 	g_free(progress->error_desc);
 	progress->error_desc = g_strdup(reason);
+	if (progress->status != MIGRATION_FAILING)
+		migration_progress_set(progress, MIGRATION_FAILING);
+	migration_progress_set(progress, MIGRATION_FAILED);
 }
 
 static void set_ms(json_t *out, const char *name, uint64_t from_ns, uint64_t to_ns)

@@ -100,7 +100,7 @@ void migration_progress_pass(struct migration_progress *progress, int pass);
 /** migration_progress_record() - Emit MIGRATION_RECORD: how the update went; @record is taken. */
 void migration_progress_record(struct migration_progress *progress, json_t *record);
 
-/** migration_progress_fail() - Remember why; the status is changed by the caller. */
+/** migration_progress_fail() - Remember why, and go to failed, by way of failing if not there yet. */
 void migration_progress_fail(struct migration_progress *progress, const char *reason);
 
 /** migration_progress_query() - query-migrate's members that follow from the attempt. */
