@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -252,17 +251,9 @@ static void await_line(void)
 	}
 }
 
-/* Not even a kill ends a wait for a file. */
-static bool is_file(void)
-{
-	struct stat st;
-
-	return fstat(STDERR_FILENO, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
-}
-
 static void *writer(void *unused)
 {
-	const bool file = is_file();
+	const bool file = stuck_possible(STDERR_FILENO);
 	char line[LOG_LINE_BYTES];
 
 	pthread_mutex_lock(&queue.lock);

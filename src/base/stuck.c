@@ -4,8 +4,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* In place of a time, while the name is written. */
 #define CLAIMED 1
@@ -31,6 +31,13 @@ static void in_child(void)
 static void init_once(void)
 {
 	pthread_atfork(NULL, NULL, in_child);
+}
+
+bool stuck_possible(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 }
 
 static void write_name(struct stuck_call *call, const char *what)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/clock.h"
@@ -16,6 +17,9 @@
  *
  * Fixed slots, no lock: nobody waits here.  Context: any thread.
  */
+
+/** stuck_possible() - Whether calls on @fd wait for a store, so that not even a kill ends them. */
+bool stuck_possible(int fd);
 
 /** STUCK_NAME_BYTES - Room for what is waited for, its end included; more is cut off */
 #define STUCK_NAME_BYTES 64

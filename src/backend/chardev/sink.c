@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -65,16 +64,9 @@ struct sink {
 
 /* ---- life ---- */
 
-static bool is_file(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
-}
-
 bool sink_needed(int fd)
 {
-	return is_file(fd) || !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	return stuck_possible(fd) || !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
 static void sink_unref(struct sink *sink)
@@ -109,7 +101,7 @@ struct sink *sink_new(const char *what, int fd, size_t size_bytes, GSource *prog
 	sink = g_new0(struct sink, 1);
 	sink->n_refs = 1;
 	sink->what = g_strdup(what);
-	sink->is_file = is_file(own);
+	sink->is_file = stuck_possible(own);
 	sink->fd = fd_steal(&own);
 	sink->wake_fd = fd_steal(&wake);
 	sink->progress = g_source_ref(progress);
