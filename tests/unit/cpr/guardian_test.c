@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,25 +96,67 @@ static void test_late_word(void)
 	g_assert_true(WIFSIGNALED(status_of(own_abort)));
 }
 
-/* A real one, armed: its parent says "done" and then stalls, or dies; the guardian has no part in it. */
-static void test_done(void)
+/* ---- a real one, whose parent ends: in a process of its own ---- */
+
+static _Atomic uint64_t *shared;
+
+static struct guardian armed(void)
 {
+	static char *const argv[] = {(char *)"/bin/false", NULL};
 	struct guardian guardian = {0};
 	g_autoptr(GError) error = NULL;
-	char *const argv[] = {(char *)"/bin/false", NULL};
-	int status;
-	pid_t pid;
 
 	g_assert_true(guardian_start(&guardian, &error));
-	set(ATTEMPT, OWNER_OFFERED);
-	guardian_arm(&guardian, &word, ATTEMPT, -1, argv, argv, argv);
-	set(ATTEMPT, OWNER_OWNED);
+	guardian_arm(&guardian, shared, ATTEMPT, -1, argv, argv, argv);
+	return guardian;
+}
+
+static void ends(void)
+{
+	(void)armed();
+}
+
+static void ends_after_done(void)
+{
+	struct guardian guardian = armed();
+
 	guardian_tell(guardian.pipe, GUARDIAN_DONE);
-	pid = guardian.pid;
-	g_assert_cmpint(waitpid(pid, &status, WNOHANG), ==, 0);
+}
+
+static void stops_it(void)
+{
+	struct guardian guardian = armed();
+
 	guardian_stop(&guardian);
-	g_assert_cmpint(waitpid(pid, &status, WNOHANG), ==, -1);
-	g_assert_cmphex(word, ==, owner_word_of(ATTEMPT, OWNER_OWNED));
+	g_assert_cmpint(waitpid(-1, NULL, 0), ==, -1);
+}
+
+/* What a guardian leaves in the word of an attempt that nobody has taken, once its @parent has ended. */
+static uint64_t left_by(void (*parent)(void), bool outlives)
+{
+	int status = 0;
+
+	*shared = owner_word_of(ATTEMPT, OWNER_OFFERED);
+	g_assert_cmpint(status_of(parent), ==, 0);
+	g_assert_cmpint(waitpid(-1, &status, 0) > 0, ==, outlives);
+	g_assert_cmpint(status, ==, 0);
+	return *shared;
+}
+
+/* It goes back, and no further than the program that there is not; after "done" it has no part in it. */
+static void test_parent_ends(void)
+{
+	const uint64_t offered = owner_word_of(ATTEMPT, OWNER_OFFERED);
+
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
+	g_assert_true(shared != MAP_FAILED);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	g_assert_cmphex(left_by(ends, true), ==,
+			owner_word_of(guardian_claim(ATTEMPT), OWNER_RECALLED));
+	g_assert_cmphex(left_by(ends_after_done, true), ==, offered);
+	g_assert_cmphex(left_by(stops_it, false), ==, offered);
+	munmap(shared, sizeof(*shared));
 }
 
 int main(int argc, char **argv)
@@ -122,6 +166,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/guardian/offered", test_offered);
 	g_test_add_func("/guardian/taken", test_taken);
 	g_test_add_func("/guardian/on-its-way-back", test_on_its_way_back);
-	g_test_add_func("/guardian/done", test_done);
+	g_test_add_func("/guardian/parent-ends", test_parent_ends);
 	return g_test_run();
 }

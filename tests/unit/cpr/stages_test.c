@@ -361,6 +361,7 @@ static void test_tables(void)
 	check_table(&transfer_target_table);
 	check_table(&exec_source_table);
 	check_table(&exec_target_table);
+	check_table(&exec_rehearsal_table);
 }
 
 /* The two sides of a dialogue go through the same stations in the same order. */

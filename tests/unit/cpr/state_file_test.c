@@ -133,7 +133,7 @@ static void test_refused(struct fixture *f, const void *data)
 
 	refused("/does/not/exist", "No such file");
 	g_assert_cmpint(mkfifo(f->path, 0600), ==, 0);
-	refused(f->path, "");
+	refused(f->path, "not a regular file");
 	g_unlink(f->path);
 	signals_hold();
 	getrlimit(RLIMIT_FSIZE, &before);

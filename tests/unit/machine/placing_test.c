@@ -29,10 +29,12 @@ static void expect(struct placing *placing, const char *driver, const char *id, 
 
 	placing_take(placing, device_ops_find(driver), config, &place, &error);
 	g_assert_cmpstr(place.path, ==, path);
-	if (words && !strstr(error->message, words))
-		g_error("'%s' does not say '%s'", error->message, words);
 	if (!words)
 		g_assert_no_error(error);
+	else
+		g_assert_nonnull(error);
+	if (words && !strstr(error->message, words))
+		g_error("'%s' does not say '%s'", error->message, words);
 	g_free(place.path);
 	device_config_free(config);
 }
