@@ -50,10 +50,10 @@ bool fd_set_nonblock(int fd, bool on);
  * fd_lock() - Lock or unlock the whole file, without waiting
  * @type:	F_RDLCK, F_WRLCK (the descriptor must be open for it) or F_UNLCK
  *
- * The lock belongs to the open file description (F_OFD_SETLK), so it crosses an exec and SCM_RIGHTS with
- * the descriptor, and ends when nobody has that open or mapped any more.
- * Return: 0; EAGAIN if another description's lock is in the way; another errno, from file systems that
- * have no locks (EINVAL, ENOLCK, EOPNOTSUPP, ...) among others.
+ * The lock belongs to the open file description (F_OFD_SETLK), so it crosses an exec and SCM_RIGHTS
+ * with the descriptor, and ends when nobody has that open or mapped any more.
+ * Return: 0; EAGAIN if another description's lock is in the way; another errno, from file systems
+ * that have no locks (EINVAL, ENOLCK, EOPNOTSUPP, ...) among others.
  */
 int fd_lock(int fd, short type);
 

@@ -25,5 +25,5 @@ struct job;
 struct job *job_start(const char *name, void (*run)(void *arg), void (*done)(void *arg), void *arg,
 		      GError **error);
 
-/** job_abandon() - Let @late(@arg) be called instead of @done, whenever that will be; in the main loop. */
+/** job_abandon() - Let @late(@arg) be called instead of @done, whenever that is; main loop. */
 void job_abandon(struct job *job, void (*late)(void *arg));

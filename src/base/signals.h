@@ -12,7 +12,7 @@
  *
  * SIGTERM, SIGINT and SIGHUP are blocked in every thread from the start on, and read from a signalfd
  * in the main loop.  What is pending, and the mask, survive execve(): a signal that comes while the
- * process becomes another program is told to that program, once, and no program dies of one between
+ * process becomes another program is delivered to that program, once; none dies of one between
  * two handlers.  Where nobody runs the main loop for long (a wait for a client), signals_poll()
  * hears them.
  *

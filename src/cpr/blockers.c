@@ -16,17 +16,18 @@
  * DOC: theory of operation
  *
  * At the start the answer is a warning, or the end with -only-migratable; at hot plug it is asked for
- * one device more; query-migrate shows it as blocked-reasons; migrate begins with it.  No file of the
- * VM is touched: to close a mere duplicate waits for its store.  Names, counts
- * and texts that no wire carries are not here: a configuration that has them is refused as a whole
- * (options/check.c).
+ * one device more; query-migrate shows it as blocked-reasons; migrate begins with it.  Files of the VM
+ * are not touched, for to close a mere duplicate waits for its store; this program's own is opened
+ * (check_program()).  Names, counts and texts that no wire carries are not here: a configuration that
+ * has them is refused as a whole (options/check.c).
  */
 
 /* What an update opens beside the duplicates of what crosses: files, pipes, sockets, sealed state. */
 #define OWN_DESCRIPTORS 16
 /* What a device may add: its image, eventfds of its queues and vectors, counted largely. */
 #define PLUG_DESCRIPTORS 160
-/* Twice the state of a machine with every device and 64 vCPUs, a second KVM VM's, stacks of threads. */
+/* Room for twice the state of a machine with 64 vCPUs and every device, a second KVM VM and thread
+ * stacks. */
 #define ADDRESS_SPACE (64U << 20)
 
 #define MODE(mode) (1u << (mode))
@@ -86,7 +87,7 @@ static void check_descriptors(struct update *update, uint32_t more, GPtrArray *r
 		blocked(reasons, reason);
 }
 
-/* What cannot be allocated ends a process: so much as an update takes must be there before it begins. */
+/* A failed allocation ends the process, so the memory an update needs must be there before it begins. */
 static void check_address_space(struct update *update, uint32_t more, GPtrArray *reasons)
 {
 	void *room = mmap(NULL, ADDRESS_SPACE, PROT_READ | PROT_WRITE,

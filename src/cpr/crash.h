@@ -31,7 +31,7 @@
  */
 void crash_arm(int exec_fd, char **argv, char **env, GArray *fds);
 
-/** crash_set_word() - The owner's, as soon as it is mapped; before that nobody can have taken @attempt. */
+/** crash_set_word() - The owner's, once it is mapped: before, nobody can have taken @attempt. */
 void crash_set_word(_Atomic uint64_t *word, uint64_t attempt);
 
 /** crash_disarm() - The guest is this program's now, or given up on purpose; no-op if not armed. */

@@ -1,5 +1,5 @@
-// The guardian: a child that keeps the old address space over an exec, and goes back if the new
-// program dies or hangs. SPDX-License-Identifier: Apache-2.0
+// The guardian: a child that keeps the old address space over an exec, and goes back if need be.
+// SPDX-License-Identifier: Apache-2.0
 #include "cpr/guardian.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-// The guardian: a child that keeps the old address space over an exec, and goes back if the new
-// program dies or hangs. SPDX-License-Identifier: Apache-2.0
+// The guardian: a child that keeps the old address space over an exec, and goes back if need be.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <stdatomic.h>
@@ -31,12 +31,12 @@
  *			saved state, the descriptors and the lock
  *
  * Whatever it does, the owner's word (owner.h) decides first: before it stops or replaces anybody it
- * calls the attempt back, or seizes it, in one step, which fails if the guest has been taken.  A program
- * that was held up, however long, and has taken the guest after all is left alone; one that was called
- * back finds that out by the same word.
+ * calls the attempt back, or seizes it, in one step, which fails if the guest has been taken.  A
+ * program that was held up, however long, and has taken the guest after all is left alone; one that
+ * was called back finds that out by the same word.
  *
- * Late is a program that does not get on, not one that the host lets wait: patience.h, with the program's
- * processor time for progress.
+ * A program is late when it makes no progress, not when the host makes it wait: base/patience.h, with
+ * the program's processor time for progress.
  *
  * Before guardian_arm() there is no state to go on with: a parent that dies then takes the guest
  * along, as in any crash, and the guardian just ends.
@@ -119,7 +119,7 @@ void guardian_arm(struct guardian *guardian, _Atomic uint64_t *word, uint64_t at
 void guardian_disarm(struct guardian *guardian);
 
 /**
- * guardian_ignore() - This program goes back already: a SIGABRT that the guardian sends late is not heard
+ * guardian_ignore() - This program goes back already: a SIGABRT that comes late is not heard
  *
  * Over execve() too; abort() works all the same.  Async-signal-safe.
  * guardian_heed() - Undo it, once the guardian is gone.

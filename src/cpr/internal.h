@@ -44,7 +44,6 @@ struct update_waiter {
  * @autostart:	What to do with a running guest once it is loaded
  * @children:	That are still to be reaped, see children.h
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
- * @arrived:	This process came by an update of which @incoming has ended
  * @ended, @ended_opaque: See update_on_end()
  * @idle, @idle_opaque: See update_on_idle()
  * @ending:	update_quit() was called

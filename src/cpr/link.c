@@ -1,5 +1,5 @@
-// A connection that speaks frames: messages by callback while the guest runs, by waiting in a
-// pause. SPDX-License-Identifier: Apache-2.0
+// A connection that speaks frames: by callback while the guest runs, by waiting in a pause.
+// SPDX-License-Identifier: Apache-2.0
 #include "cpr/link.h"
 
 #include <errno.h>

@@ -38,9 +38,9 @@
  * through an open file description of its own, made by opening /proc/self/fd/N, and the kernel
  * unlocks for one that dies.  A successor therefore takes the guest when its predecessor has let go
  * of the lock (the commit) or has died, and not from one that lives.  One that got the lock and stands
- * before its exchange loses the attempt to the word, and the guest goes on with a new page.  Over an exec the locked
- * description itself survives, under the name "cpr/owner-lock": old program, new program, guardian
- * and crash handler share it, and the word alone decides between them.
+ * before its exchange loses the attempt to the word, and the guest goes on with a new page.  Over an
+ * exec the locked description itself survives, under the name "cpr/owner-lock": old program, new
+ * program, guardian and crash handler share it, and the word alone decides between them.
  *
  * Happy path of a transfer: old offers, saves, sends the state, unlocks (the commit), says go; new
  * locks, takes, runs.  Unhappy paths: docs/live-update.md, section 5; tests/model goes through all.
@@ -81,7 +81,7 @@ bool owner_stays(const struct owner *owner);
 /** owner_held() - Whether this process holds the lock. */
 bool owner_held(const struct owner *owner);
 
-/** owner_generation() - How often the guest has changed hands, as this process knows it; for records. */
+/** owner_generation() - How often the guest changed hands, as this process knows; for records. */
 uint64_t owner_generation(const struct owner *owner);
 
 /**

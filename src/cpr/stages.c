@@ -53,7 +53,7 @@ static void stage_failed(struct stage_run *run, bool touched, GError *error)
 	run->finished(run->ctx, STAGE_OUTCOME_COMMITTED, owned);
 }
 
-/* The row that took most of the pause, for who has to be told that it was too long. */
+/* The longest stage of the pause, for the error message. */
 static const char *longest_stage(const struct stage_run *run)
 {
 	const struct update_phase *worst = NULL;

@@ -69,7 +69,7 @@ static bool reserve(struct state_file *file, GError **error)
 	struct stat st;
 	int err;
 
-	/* Readable for posix_fallocate(), which looks where the file system has nothing better. */
+	/* Also for reading: posix_fallocate() reads where the file system has no better way. */
 	file->fd = file_make(file->path, FILE_READ, &file->made, error);
 	if (file->fd < 0)
 		return false;

@@ -98,9 +98,7 @@ static bool begin_exec(struct update *update, struct migration_channels *channel
 
 	if (!envelope)
 		return false;
-	if (!envelope->rollback)
-		update->autostart = !update->config->start_paused;
-	else
+	if (envelope->rollback)
 		update->autostart = true;
 	update->incoming = exec_target_new(update, envelope, channels, error);
 	return update->incoming;

@@ -1,4 +1,4 @@
-// The front of migration and live update: what the monitors' migrate family calls.
+// The front of migration and live update: what main and the monitors' migrate family call.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -33,7 +33,7 @@ struct update_extra {
 	void *opaque;
 };
 
-/** typedef update_event_fn - MIGRATION, MIGRATION_PASS and MIGRATION_RECORD events; @data as in QMP, borrowed. */
+/** typedef update_event_fn - MIGRATION, MIGRATION_PASS, MIGRATION_RECORD; @data as in QMP, borrowed. */
 typedef void (*update_event_fn)(void *opaque, const char *event, json_t *data);
 
 /**

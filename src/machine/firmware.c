@@ -1,5 +1,5 @@
-// What firmware would do before the kernel: assign PCI resources, write tables, load, set
-// registers. SPDX-License-Identifier: Apache-2.0
+// What firmware would do before the kernel: PCI resources, tables, loading, registers.
+// SPDX-License-Identifier: Apache-2.0
 #include "machine/machine_priv.h"
 
 #include <string.h>

@@ -70,7 +70,7 @@ void hold_admit(struct hold *hold, struct device *dev)
 	tell(dev, hold->reasons);
 }
 
-bool hold_dismiss(struct hold *hold, struct device *dev)
+bool hold_retire(struct hold *hold, struct device *dev)
 {
 	dev->leaving = true;
 	tell(dev, hold->reasons);
@@ -78,7 +78,7 @@ bool hold_dismiss(struct hold *hold, struct device *dev)
 	return !dev->draining;
 }
 
-void hold_pardon(struct hold *hold)
+void hold_reinstate(struct hold *hold)
 {
 	for (guint i = 0; i < hold->devices->len; i++) {
 		struct device *dev = hold->devices->pdata[i];

@@ -25,8 +25,8 @@
  * input, for a monitor may share a chardev with a device.
  *
  * Telling never waits.  What is in flight at a device ends when the host answers; the device reports
- * that once, from any thread, and one source of the main loop takes all reports.  hold_state() says what is so:
- * a hold is held when nothing is in flight any more, and not before.
+ * that once, from any thread, and one source of the main loop takes all reports.  hold_state() says
+ * what is so: a hold is held when nothing is in flight any more, and not before.
  */
 
 /** enum hold_reason - Why devices stand still */
@@ -93,13 +93,13 @@ void hold_drop(struct hold *hold, enum hold_reason reason);
 void hold_admit(struct hold *hold, struct device *dev);
 
 /**
- * hold_dismiss() - @dev takes no more work for ever; the others do not mind
+ * hold_retire() - @dev takes no more work for ever; the others do not mind
  * Return: whether nothing is in flight at it, so that it may be freed.  To be asked again.
  */
-bool hold_dismiss(struct hold *hold, struct device *dev);
+bool hold_retire(struct hold *hold, struct device *dev);
 
-/** hold_pardon() - Who was dismissed stays after all: a reset has put it back. */
-void hold_pardon(struct hold *hold);
+/** hold_reinstate() - Every retired device may work again; it does after the next hold_drop(). */
+void hold_reinstate(struct hold *hold);
 
 /** hold_reported() - device_env.drained; any thread. */
 void hold_reported(struct hold *hold);
@@ -107,14 +107,14 @@ void hold_reported(struct hold *hold);
 /** hold_state() - See enum hold_state. */
 enum hold_state hold_state(struct hold *hold);
 
-/** hold_error() - Which devices are not done, and with what; NULL if all are.  Owned by the caller. */
+/** hold_error() - Which devices are not done, and with what; NULL if all are.  The caller's. */
 GError *hold_error(struct hold *hold);
 
-/** hold_wait() - Wait without the main loop, @ms at most, until nothing is in flight. Return: so it is. */
+/** hold_wait() - Wait without the main loop, @ms at most.  Return: whether nothing is in flight. */
 bool hold_wait(struct hold *hold, uint32_t ms);
 
 /**
- * hold_await() - Call @done from the main loop when nothing is in flight, or with an error when it is late
+ * hold_await() - Call @done from the main loop when nothing is in flight, or late, with an error
  * @limit_ns:	How long at most; 0: as long as requests end, one in HOLD_PATIENCE_MS at least, and
  *		HOLD_TOTAL_MS in all, counted in ticks of a main loop that turns: time that this
  *		process did not get does not count

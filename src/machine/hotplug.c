@@ -230,7 +230,7 @@ static uint32_t busy_slots(struct machine *machine, uint32_t slots)
 	for (guint i = 0; i < machine->devices->len; i++) {
 		struct device *dev = machine->devices->pdata[i];
 
-		if (is_in(dev, slots) && !hold_dismiss(&machine->hold, dev))
+		if (is_in(dev, slots) && !hold_retire(&machine->hold, dev))
 			busy |= 1u << pci_function_root_slot((struct pci_function *)dev);
 	}
 	return busy;
@@ -254,7 +254,7 @@ void hotplug_answer(struct machine *machine)
 	bool was_running = kvm_vm_running(machine->kvm);
 	uint32_t refused;
 
-	/* One that does not park just now says so when it does, and then it is tried again. */
+	/* A vCPU that does not park in time reports when it does; then this is tried again. */
 	if (!kvm_vm_pause(machine->kvm, NULL)) {
 		__atomic_fetch_or(&machine->requests, MACHINE_REQUEST_EJECT, __ATOMIC_ACQ_REL);
 		if (was_running)
@@ -281,7 +281,7 @@ uint32_t hotplug_before_reset(struct machine *machine)
 	acpi_pm_take_ejected(machine->pm, &ejected, &refused);
 	slots |= ejected;
 	if (machine->plug_holds) {
-		hold_pardon(&machine->hold);
+		hold_reinstate(&machine->hold);
 		return slots;
 	}
 	unplug_slots(machine, slots);

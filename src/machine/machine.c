@@ -7,10 +7,10 @@
 #include "base/log.h"
 #include "machine/machine_priv.h"
 
-/* So long a stop waits for what disks were asked before, which is nearly always enough. */
+/* How long a stop waits for requests in flight; nearly always enough. */
 #define STOP_WAIT_MS 100
 
-/* And so long the end of the process. */
+/* How long the end of the process does. */
 #define END_WAIT_MS 1000
 
 void machine_emit(struct machine *machine, enum machine_event event, json_t *data)

@@ -67,8 +67,11 @@ void machine_remove_listener(struct machine *machine, machine_event_fn fn, void 
 /* Run state.  Context: main thread. */
 enum runstate machine_runstate(const struct machine *machine);
 
-/** machine_enter() - A change of the run state, which starts or stops nothing; one that the table does not
- * have is logged, and is none. */
+/**
+ * machine_enter() - A change of the run state, which starts or stops nothing
+ *
+ * One that the table does not have is a mistake of this program: it is logged and not made.
+ */
 void machine_enter(struct machine *machine, enum runstate state);
 
 /**
@@ -135,12 +138,12 @@ bool machine_device_del(struct machine *machine, const char *id, GError **error)
  * machine_pause() - Park vCPUs, run state finish-migrate; the clock runs on: the pause is guest time
  * @limit_ns:	How long that may take at most, 0: KVM_PARK_MS
  *
- * Return: false with @error if a vCPU does not park: it is named, and the guest runs on.  It does not go
- * with a reset under way either.
+ * Return: false with @error if a vCPU does not park (it is named, and the guest runs on), or a reset
+ * is under way.
  */
 bool machine_pause(struct machine *machine, uint64_t limit_ns, GError **error);
 
-/** machine_unpause() - The run state is what it was before machine_pause(), and the guest runs if it ran. */
+/** machine_unpause() - As it was before machine_pause(); the guest runs if it ran. */
 void machine_unpause(struct machine *machine);
 
 /** machine_paused_ns() - When machine_pause() stopped the guest; 0 if it has not. */
@@ -154,16 +157,19 @@ void machine_release_devices(struct machine *machine);
 /**
  * machine_drain() - Devices take no new work; the guest may run, and finds that they take their time
  * @limit_ns:	How long what they have may take; 0: see hold_await()
- * @done:	Called from the main loop, with an error (owned by the callee) that names device and queue
- *		if it was not done in time.  Not called if machine_drain() returns true
+ * @done:	Called from the main loop, with an error that names device and queue if it was not
+ *		done in time.  Not called if machine_drain() returns true
  *
  * machine_undrain() undoes it, also while it is under way.  Return: whether nothing is in flight.
  */
 bool machine_drain(struct machine *machine, uint64_t limit_ns, hold_done_fn done, void *opaque);
 void machine_undrain(struct machine *machine);
 
-/** machine_quiesce() - Devices and chardevs stand still, at once; guest paused, devices drained: if they are not,
- * nothing is changed.  machine_unquiesce() undoes it. */
+/**
+ * machine_quiesce() - Devices and chardevs stand still, at once; the guest is paused
+ *
+ * Return: false with @error, nothing changed, if a device has not drained.  machine_unquiesce() undoes it.
+ */
 bool machine_quiesce(struct machine *machine, GError **error);
 void machine_unquiesce(struct machine *machine);
 
@@ -188,7 +194,7 @@ bool machine_check_stream(struct machine *machine, struct state_reader *reader, 
 bool machine_prove(struct machine *machine, GError **error);
 
 /**
- * machine_rehearse_takeover() - machine_load() of a machine_save_running(), while the guest runs elsewhere
+ * machine_rehearse_takeover() - machine_load() of a machine_save_running(); the guest runs elsewhere
  *
  * Of a machine that is freed, or whose process ends, afterwards.  Guest memory is not written.
  */
@@ -220,7 +226,7 @@ void machine_disown(struct machine *machine);
 void machine_on_quit(struct machine *machine, void (*fn)(void *opaque), void *opaque);
 bool machine_ended(const struct machine *machine);
 
-/** machine_add_blockers() - To @reasons, a string each: RAM and chardevs that cannot cross in the CPR modes. */
+/** machine_add_blockers() - To @reasons, a string each: RAM and chardevs that cannot cross. */
 void machine_add_blockers(struct machine *machine, GPtrArray *reasons);
 
 /** machine_device_tree() - Devices, RAM blocks, state versions as JSON: what a handshake compares.

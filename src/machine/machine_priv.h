@@ -8,7 +8,7 @@
 #include "state/state.h"
 #include "state/txn.h"
 
-/** struct io_errors - What devices said of failed requests, until the main thread tells it; any thread */
+/** struct io_errors - What devices said of failed requests, until it is told; any thread */
 struct io_errors {
 	GMutex lock;
 	GPtrArray *events; /* json_t *, NULL: none */

@@ -47,7 +47,7 @@ struct pidfile;
  */
 struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fds, GError **error);
 
-/** pidfile_check() - Whether config->pidfile could be made, as far as that can be told without making it. */
+/** pidfile_check() - Whether config->pidfile could be made, as far as can be told without it. */
 bool pidfile_check(const struct vm_config *config, GError **error);
 
 /** pidfile_write() - Write this process's id into it. */

@@ -1,5 +1,5 @@
-// Watches TSC and kvmclock: neither may go back; their distance to the host is for the host to
-// check. SPDX-License-Identifier: Apache-2.0
+// Watches TSC and kvmclock: neither may go back; their distance to the host is the host's to check.
+// SPDX-License-Identifier: Apache-2.0
 #include "pvclock.h"
 
 static struct pvclock clock;

@@ -1,5 +1,5 @@
-// Memory, disk and clock at work at the same time, a vCPU each; whatever is not as it should be is
-// counted. SPDX-License-Identifier: Apache-2.0
+// Memory, disk and clock at work at the same time, a vCPU each; what is not as it should is counted.
+// SPDX-License-Identifier: Apache-2.0
 #include "cpus.h"
 #include "pvclock.h"
 #include "virtio_blk.h"

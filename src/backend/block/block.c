@@ -347,7 +347,7 @@ void block_node_detach(struct block_node *node)
 
 /* ---- size ---- */
 
-/* Others may have a say in the size: QEMU holds and shares this permission for as long as it resizes. */
+/* Others may have a say in the size: QEMU holds and shares this permission while it resizes. */
 static bool block_may_resize(struct block_node *node, GError **error)
 {
 	int err = 0;

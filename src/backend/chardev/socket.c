@@ -19,8 +19,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "state/fd_paths.h"
 #include "base/signals.h"
+#include "state/fd_paths.h"
 
 /* How soon an accept() that failed is tried again. */
 #define ACCEPT_AGAIN_MS 500

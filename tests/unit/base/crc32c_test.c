@@ -1,5 +1,5 @@
-// Tests of base/crc32c against published vectors, and of its two implementations against each
-// other. SPDX-License-Identifier: Apache-2.0
+// base/crc32c against published vectors, and its two implementations against each other.
+// SPDX-License-Identifier: Apache-2.0
 #include "base/crc32c.h"
 
 #include <glib.h>

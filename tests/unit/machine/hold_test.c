@@ -257,20 +257,20 @@ static void test_wait(struct rig *rig, const void *unused)
 }
 
 /* A device on its way out takes no new work, whatever becomes of the others. */
-static void test_dismiss(struct rig *rig, const void *unused)
+static void test_retire(struct rig *rig, const void *unused)
 {
 	rig->toys[0].n = 1;
-	g_assert_true(hold_dismiss(&rig->hold, &rig->toys[1].dev));
-	g_assert_false(hold_dismiss(&rig->hold, &rig->toys[0].dev));
+	g_assert_true(hold_retire(&rig->hold, &rig->toys[1].dev));
+	g_assert_false(hold_retire(&rig->hold, &rig->toys[0].dev));
 	hold_add(&rig->hold, HOLD_STOPPED);
 	hold_drop(&rig->hold, HOLD_STOPPED);
 	g_assert_cmpuint(rig->toys[0].n_resume, ==, 1);
 	answer(&rig->toys[0]);
 	FAKE_WAIT_FOR(rig->n_reported == 1);
-	g_assert_true(hold_dismiss(&rig->hold, &rig->toys[0].dev));
+	g_assert_true(hold_retire(&rig->hold, &rig->toys[0].dev));
 	/* A reset in the middle of an update puts it back. */
 	hold_add(&rig->hold, HOLD_RESET);
-	hold_pardon(&rig->hold);
+	hold_reinstate(&rig->hold);
 	hold_drop(&rig->hold, HOLD_RESET);
 	g_assert_cmpuint(rig->toys[0].n_resume, ==, 2);
 }
@@ -287,6 +287,6 @@ int main(int argc, char **argv)
 	ADD("progress", test_progress, 0);
 	ADD("reasons", test_reasons, 0);
 	ADD("wait", test_wait, 0);
-	ADD("dismiss", test_dismiss, 0);
+	ADD("dismiss", test_retire, 0);
 	return g_test_run();
 }
