@@ -490,6 +490,18 @@ static json_t *pids_json(const GArray *pids)
 	return list;
 }
 
+/* In a rehearsal it is not made yet. */
+static json_t *file_json(const struct exec_source *es)
+{
+	const struct migration_address *address = es->base.channels.main;
+
+	if (es->file)
+		return state_file_describe(es->file);
+	return address ? json_pack("{s:s, s:I}", "path", address->path, "offset",
+				   (json_int_t)address->offset)
+		       : NULL;
+}
+
 /* Without a guardian (-1) and an attempt (0) it is a rehearsal's. */
 static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_fd)
 {
@@ -507,7 +519,7 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 		migration_parameters_changed(&update->parameters), "capabilities",
 		migration_capabilities_changed(&update->capabilities), "pidfile",
 		update->config->pidfile, "file-fd", es->file ? state_file_fd(es->file) : -1, "file",
-		es->file ? state_file_describe(es->file) : NULL);
+		file_json(es));
 }
 
 static enum stage_result es_export(void *ctx, GError **error)

@@ -170,6 +170,36 @@ static void write_file(struct exec_target *et)
 		file_written(et->base.update, error);
 }
 
+/* Whether @address is the file that the old program was told to leave. */
+static bool names_file(const struct exec_target *et, const struct migration_address *address)
+{
+	const json_t *file = json_object_get(et->envelope->json, "file");
+	const char *path = json_string_value(json_object_get(file, "path"));
+	const json_int_t offset = json_integer_value(json_object_get(file, "offset"));
+	g_autofree char *theirs = NULL, *ours = NULL;
+
+	if (!path || address->transport != MIGRATION_FILE || offset != (json_int_t)address->offset)
+		return false;
+	theirs = g_canonicalize_filename(path, NULL);
+	ours = g_canonicalize_filename(address->path, NULL);
+	return strcmp(theirs, ours) == 0;
+}
+
+/* The state crosses in memory: the command's -incoming may say where it is written to, and no more. */
+static bool check_incoming(const struct exec_target *et, GError **error)
+{
+	const struct migration_address *address = et->base.channels.main;
+	const json_t *file = json_object_get(et->envelope->json, "file");
+	const char *path = json_string_value(json_object_get(file, "path"));
+
+	if (!address || et->envelope->rollback || names_file(et, address))
+		return true;
+	return error_set(error, MOLT_ERROR_REFUSED,
+			 "the command's -incoming names another state than migrate, which writes "
+			 "%s%s; give both the same file:PATH, or leave -incoming out",
+			 path ? "file:" : "none", path ? path : "");
+}
+
 static enum stage_result et_main(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
@@ -179,19 +209,10 @@ static enum stage_result et_main(void *ctx, GError **error)
 		write_file(et);
 		return STAGE_MANAGER;
 	}
+	if (!et->base.started && !check_incoming(et, error))
+		return STAGE_FAILED;
 	et->base.started = true;
 	return STAGE_DONE;
-}
-
-/* Whether @address is the file that the old program was told to leave. */
-static bool names_file(const struct exec_target *et, const struct migration_address *address)
-{
-	const json_t *file = json_object_get(et->envelope->json, "file");
-	const char *path = json_string_value(json_object_get(file, "path"));
-	const json_int_t offset = json_integer_value(json_object_get(file, "offset"));
-
-	return path && address->transport == MIGRATION_FILE && strcmp(path, address->path) == 0 &&
-	       offset == (json_int_t)address->offset;
 }
 
 static GBytes *read_file(const struct migration_address *address, GError **error)
@@ -217,7 +238,7 @@ static GBytes *read_file(const struct migration_address *address, GError **error
 	return state;
 }
 
-/* The memfd has what the file of the old program's migrate has, or will have; another file is read. */
+/* The memfd has what the file of the old program's migrate has, or will have; a manager may name another. */
 static GBytes *read_state(struct exec_target *et, GError **error)
 {
 	const struct migration_address *address = et->base.channels.main;
@@ -327,7 +348,8 @@ static enum stage_result er_state(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 
-	et->state = state_bytes_map(et->envelope->state_fd, error);
+	if (check_incoming(et, error))
+		et->state = state_bytes_map(et->envelope->state_fd, error);
 	return et->state ? STAGE_DONE : STAGE_FAILED;
 }
 

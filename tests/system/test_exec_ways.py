@@ -270,6 +270,21 @@ def test_new_monitor_comes_afterwards(vms, tmp_path):
     vm.shared.assert_running(30)
 
 
+@pytest.mark.parametrize("uri,words", [("file:{tmp}/s", "writes file:{tmp}/s"), (None, "writes none")])
+def test_command_that_names_another_state(vms, uri, words):
+    """The rehearsal sees it; the same file by another spelling is the same."""
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[*vm.argv, "-incoming", f"file:{vm.tmp}/other"])
+    vm.qmp.cmd("migrate", **({"uri": uri.format(tmp=vm.tmp)} if uri else {}))
+    info = vm.qmp.wait_status(("failed", "completed"), SECONDS)
+    assert words.format(tmp=vm.tmp) in info["error-desc"], info
+    assert info["update-record"]["result"] == "unchanged"
+    vm.exec(command=[*vm.argv, "-incoming", f"file:{vm.tmp}/./x/../s"], uri=f"file:{vm.tmp}/s")
+    vm.shared.assert_running(30)
+
+
 def test_stopped_long_before_the_mark(vms):
     """Stopped for longer than the guardian's patience before it took the guest: it is called back."""
     vm = vms()
