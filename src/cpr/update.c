@@ -148,6 +148,12 @@ void update_abandon(struct update *update, const char *reason)
 		update->incoming->abandon(update->incoming, reason);
 }
 
+/* Whether the guest has arrived, or was started here: what is asked of it is done to it. */
+static bool guest_is_here(const struct update *update)
+{
+	return update->machine && machine_runstate(update->machine) != RUNSTATE_INMIGRATE;
+}
+
 /* What comes in is given up.  Return: whether the guest ends with this process. */
 static bool quit_incoming(struct incoming *in)
 {
@@ -169,7 +175,7 @@ bool update_quit(struct update *update)
 	struct outgoing *out = update->outgoing;
 
 	update->ending = true;
-	if (update->incoming)
+	if (update->incoming && !guest_is_here(update))
 		return quit_incoming(update->incoming);
 	if (out && !stage_run_committed(&out->run))
 		stage_run_continue(&out->run,
@@ -292,7 +298,7 @@ bool update_cont(struct update *update, GError **error)
 {
 	if (update->ending)
 		return error_set_generic(error, TOLD_TO_END);
-	if (update->incoming || !update->machine) {
+	if (!guest_is_here(update)) {
 		update->autostart = true;
 		return true;
 	}
@@ -310,7 +316,7 @@ bool update_cont(struct update *update, GError **error)
 
 bool update_stop(struct update *update, GError **error)
 {
-	if (update->incoming || !update->machine) {
+	if (!guest_is_here(update)) {
 		update->autostart = false;
 		return true;
 	}

@@ -19,18 +19,30 @@
  * @made:	The owner's
  * @wanted:	A claim: the path that it will have; NULL when it has it
  * @beside:	A claim: where it lies until then
+ * @dev, @ino:	Of what was made there; 0: nothing yet
  */
 struct fd_path {
 	struct file_made *made;
 	char *wanted;
 	char *beside;
+	dev_t dev;
+	ino_t ino;
 };
+
+/* Whether what lies beside the path is what this process made there. */
+static bool is_ours(const struct fd_path *path)
+{
+	struct stat st;
+
+	return path->ino && lstat(path->beside, &st) == 0 && st.st_dev == path->dev &&
+	       st.st_ino == path->ino;
+}
 
 static void fd_path_free(void *opaque)
 {
 	struct fd_path *path = opaque;
 
-	if (path->beside)
+	if (path->beside && is_ours(path))
 		unlink(path->beside);
 	g_free(path->wanted);
 	g_free(path->beside);
@@ -81,18 +93,32 @@ static char *real_path(const char *path)
 	return own;
 }
 
-/* A claim of @path: where it shall lie until it is taken is free now. */
+/* A claim of @path.  Where it shall lie until it is taken is a name that nobody else comes upon: process
+ * ids are no such thing, each container has its own. */
 static struct fd_path *claim(struct fd_source *src, const char *path, struct file_made *made)
 {
-	static unsigned int n;
 	struct fd_path *claim = add(src, made);
+	g_autofree char *name = g_uuid_string_random();
 	g_autofree char *dir = NULL;
 
 	claim->wanted = real_path(path);
 	dir = g_path_get_dirname(claim->wanted);
-	claim->beside = g_strdup_printf("%s/.molt-%d-%u", dir, (int)getpid(), n++);
-	unlink(claim->beside);
+	claim->beside = g_strdup_printf("%s/.molt-%s", dir, name);
 	return claim;
+}
+
+/* What was made for @claim is there, as @fd; -1: it was not made, and the claim goes. */
+static int claimed_as(struct fd_source *src, struct fd_path *claim, int fd)
+{
+	struct stat st;
+
+	if (fd < 0) {
+		fd_path_forget(src, claim->made);
+	} else if (lstat(claim->beside, &st) == 0) {
+		claim->dev = st.st_dev;
+		claim->ino = st.st_ino;
+	}
+	return fd;
 }
 
 /* The name may be longer than a socket's address: reached by its directory. */
@@ -124,6 +150,7 @@ int fd_path_make_socket(struct fd_source *src, const char *path, bool replace,
 	const bool may_claim = fd_paths_claiming(src);
 	g_autoptr(GError) local = NULL;
 	int fd = file_make_socket(path, replace && !may_claim, made, &local);
+	struct fd_path *own;
 
 	*claimed = fd < 0 && may_claim && is_socket(path);
 	if (fd >= 0) {
@@ -134,20 +161,16 @@ int fd_path_make_socket(struct fd_source *src, const char *path, bool replace,
 		g_propagate_error(error, g_steal_pointer(&local));
 		return -1;
 	}
-	fd = bind_beside(claim(src, path, made)->beside, error);
-	if (fd < 0)
-		fd_path_forget(src, made);
-	return fd;
+	own = claim(src, path, made);
+	return claimed_as(src, own, bind_beside(own->beside, error));
 }
 
 int fd_path_claim_file(struct fd_source *src, const char *path, struct file_made *made,
 		       GError **error)
 {
-	int fd = file_make(claim(src, path, made)->beside, FILE_READ, NULL, error);
+	struct fd_path *own = claim(src, path, made);
 
-	if (fd < 0)
-		fd_path_forget(src, made);
-	return fd;
+	return claimed_as(src, own, file_make(own->beside, FILE_READ, NULL, error));
 }
 
 /* ---- an update ---- */
@@ -196,6 +219,11 @@ bool fd_paths_check(const struct fd_source *src, const json_t *theirs, GError **
 
 static void take(struct fd_path *path)
 {
+	if (!is_ours(path)) {
+		log_error("cannot take over '%s': what was made for it is not there any more",
+			  path->wanted);
+		return;
+	}
 	if (rename(path->beside, path->wanted) < 0) {
 		log_error("cannot take over '%s': %s", path->wanted, g_strerror(errno));
 		return;

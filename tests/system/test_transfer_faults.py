@@ -316,6 +316,33 @@ def test_new_stands_with_the_lock(vms):
     assert_goes_on(vm2, vm.shared)
 
 
+@pytest.mark.parametrize("command", ["stop", "quit"])
+def test_told_before_the_record(vms, command):
+    """The new one has the guest and awaits the old one's record: what it is told, it does."""
+    vm = vms(kernel="once", env={"MOLT_FAULT": "transfer-source:go:stop"})
+    vm.shared.wait_started()
+    new = vm.successor()
+    wait_for_socket(new.cpr_path, SECONDS)
+    migrate(vm, new)
+    new.qmp.wait_event("RESUME", SECONDS)
+    if command == "stop":
+        new.qmp.cmd("stop")
+        vm.shared.assert_stopped()
+        assert new.qmp.cmd("query-status")["status"] == "paused"
+        vm.process.send_signal(signal.SIGCONT)
+        assert result(new)[0] == "committed"
+        vm.shared.assert_stopped()
+        new.qmp.cmd("cont")
+        assert_goes_on(new, vm.shared)
+    else:
+        new.qmp.cmd("quit")
+        assert new.qmp.wait_event("SHUTDOWN", SECONDS)["data"]["reason"] == "host-qmp-quit"
+        assert new.wait_exit(SECONDS) == 0
+        vm.process.send_signal(signal.SIGCONT)
+        result(vm)
+        assert vm.qmp.cmd("query-status")["status"] == "postmigrate"
+
+
 def test_new_stands_with_downtime_limit(vms):
     """The agreed pause ends the wait for a successor that stands."""
     vm, new = paused_update(vms)

@@ -201,12 +201,48 @@ static void test_long(void)
 	assert_files((const char *const[]){NULL});
 }
 
+/* The one file in the directory that is not @known; owned by the caller. */
+static char *beside(const char *known)
+{
+	g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+	const char *name = g_dir_read_name(d);
+
+	if (g_strcmp0(name, known) == 0)
+		name = g_dir_read_name(d);
+	g_assert_nonnull(name);
+	return path_of(name);
+}
+
+/* Somebody else's file under a claim's name is neither taken for it nor removed. */
+static void test_replaced(void)
+{
+	struct side old = {.file = -1}, new = {.src.claiming = true, .file = -1};
+	g_autofree char *name = NULL, *base = NULL;
+
+	side_socket(&old, "s", false);
+	side_socket(&new, "s", false);
+	name = beside("s");
+	base = g_path_get_basename(name);
+	/* Where process ids repeat, as in containers, it must not be made of one. */
+	g_assert_cmpuint(strlen(base), ==, strlen(".molt-") + 36);
+	g_assert_cmpint(g_unlink(name), ==, 0);
+	g_assert_true(g_file_set_contents(name, "x", 1, NULL));
+	fd_paths_take(&new.src);
+	g_assert_cmpint(answers("s", &old, &new), ==, 1);
+	side_end(&new);
+	assert_files((const char *const[]){"s", base, NULL});
+	g_assert_cmpint(g_unlink(name), ==, 0);
+	side_end(&old);
+	assert_files((const char *const[]){NULL});
+}
+
 int main(int argc, char **argv)
 {
 	int status;
 
 	g_test_init(&argc, &argv, NULL);
 	dir = g_dir_make_tmp("molt-paths-XXXXXX", NULL);
+	g_test_add_func("/paths/replaced", test_replaced);
 	g_test_add_func("/paths/taken", test_taken);
 	g_test_add_func("/paths/given-up", test_given_up);
 	g_test_add_func("/paths/stranger", test_stranger);
