@@ -208,6 +208,14 @@ static int open_step(char **path, unsigned int flags, struct file_made *made, GE
 	return open_existing(*path, &st, flags, error);
 }
 
+/* Whether a lock of anybody's lies on any part of it; a file system without locks has none. */
+static bool is_locked(int fd)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 /* The last step: what only a file that was accepted gets. */
 static bool prepare(int fd, const char *path, unsigned int flags, GError **error)
 {
@@ -217,6 +225,11 @@ static bool prepare(int fd, const char *path, unsigned int flags, GError **error
 		return error_set_errno(error, errno, "'%s'", path);
 	if (!S_ISREG(st.st_mode))
 		return true;
+	if ((flags & FILE_UNLOCKED) && is_locked(fd))
+		return error_set_generic(error,
+					 "'%s' is in use: a process holds a lock on it, as on an "
+					 "image, RAM or pid file",
+					 path);
 	if (!fd_set_nonblock(fd, false) || ((flags & FILE_TRUNCATE) && ftruncate(fd, 0) < 0))
 		return error_set_errno(error, errno, "'%s'", path);
 	return true;

@@ -38,12 +38,15 @@
  * @FILE_TRUNCATE:	What is in it goes, after it was found to be acceptable
  * @FILE_STREAM:	A character device, or a FIFO that somebody reads, will do too; the
  *			descriptor of such a one is nonblocking
+ * @FILE_UNLOCKED:	Nobody holds a lock on it, this process included: an image, RAM or pid file
+ *			that is in use is no place for anything else
  */
 enum file_flags {
 	FILE_READ = 1 << 0,
 	FILE_APPEND = 1 << 1,
 	FILE_TRUNCATE = 1 << 2,
 	FILE_STREAM = 1 << 3,
+	FILE_UNLOCKED = 1 << 4,
 };
 
 /**

@@ -70,7 +70,7 @@ static bool reserve(struct state_file *file, GError **error)
 	int err;
 
 	/* Also for reading: posix_fallocate() reads where the file system has no better way. */
-	file->fd = file_make(file->path, FILE_READ, &file->made, error);
+	file->fd = file_make(file->path, FILE_READ | FILE_UNLOCKED, &file->made, error);
 	if (file->fd < 0)
 		return false;
 	if (fstat(file->fd, &st) < 0)

@@ -227,6 +227,22 @@ def test_places_for_the_state(vms, tmp_path, kind):
     assert other.read_text() == "precious"
 
 
+@pytest.mark.parametrize("kind", ["image", "ram"])
+def test_places_that_the_vm_uses(vms, tmp_path, kind):
+    """Its own disk and its own memory are no places for its state."""
+    image = tmp_path / "d.img"
+    image.write_bytes(b"precious" + bytes(MIB))
+    vm = vms(args=["-drive", f"file={image},format=raw,if=virtio"])
+    vm.shared.wait_started()
+    place = image if kind == "image" else vm.ram
+    size = os.stat(place).st_size
+    before = Before(vm)
+    info = migrate_exec(vm, uri=f"file:{place}")
+    assert info["update-record"]["result"] == "unchanged" and "is in use" in info["error-desc"], info
+    before.assert_same()
+    assert os.stat(place).st_size == size and image.read_bytes()[:8] == b"precious"
+
+
 def test_modes(vms, tmp_path):
     """Of all that molt makes, under a umask that takes nothing away."""
     mask = os.umask(0)

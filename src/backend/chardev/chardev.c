@@ -97,8 +97,9 @@ static int chardev_open_log(void *opaque, GError **error)
 {
 	const struct chardev_config *config = &((struct chardev *)opaque)->config;
 	int fd = file_make(config->logfile,
-			   FILE_STREAM | (config->logappend ? FILE_APPEND : FILE_TRUNCATE), NULL,
-			   error);
+			   FILE_STREAM | FILE_UNLOCKED |
+				   (config->logappend ? FILE_APPEND : FILE_TRUNCATE),
+			   NULL, error);
 
 	if (fd < 0)
 		g_prefix_error(error, "logfile ");

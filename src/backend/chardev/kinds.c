@@ -42,7 +42,9 @@ static int file_open_out(void *opaque, GError **error)
 {
 	const struct chardev_config *config = &((struct chardev *)opaque)->config;
 
-	return file_make(config->path, FILE_STREAM | (config->append ? FILE_APPEND : FILE_TRUNCATE),
+	return file_make(config->path,
+			 FILE_STREAM | FILE_UNLOCKED |
+				 (config->append ? FILE_APPEND : FILE_TRUNCATE),
 			 NULL, error);
 }
 

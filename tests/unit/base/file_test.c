@@ -141,6 +141,25 @@ static void test_two_names(struct fixture *f, const void *data)
 	assert_contents(f->other, "precious");
 }
 
+/* Whoever has it locked, whatever part of it, and however: it is left as it is. */
+static void test_locked(struct fixture *f, const void *data)
+{
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1};
+	autofd int fd = -1, other = -1;
+	struct stat st;
+
+	g_assert_true(g_file_set_contents(f->path, "image", 5, NULL));
+	other = open(f->path, O_RDWR | O_CLOEXEC);
+	g_assert_cmpint(fcntl(other, F_OFD_SETLK, &lock), ==, 0);
+	assert_refused(f->path, FILE_TRUNCATE | FILE_UNLOCKED, "is in use");
+	g_assert_cmpint(fstat(other, &st), ==, 0);
+	g_assert_cmpint(st.st_size, ==, 5);
+	lock.l_type = F_UNLCK;
+	g_assert_cmpint(fcntl(other, F_OFD_SETLK, &lock), ==, 0);
+	fd = file_make(f->path, FILE_TRUNCATE | FILE_UNLOCKED, NULL, NULL);
+	g_assert_cmpint(fd, >=, 0);
+}
+
 static void test_own_link(struct fixture *f, const void *data)
 {
 	struct file_made made = {0};
@@ -280,6 +299,7 @@ int main(int argc, char **argv)
 	ADD(existing);
 	ADD(types);
 	ADD(two_names);
+	ADD(locked);
 	ADD(own_link);
 	ADD(magic_link);
 	ADD(stranger);
