@@ -199,7 +199,8 @@ void kvm_vm_start_clock(struct kvm_vm *vm)
 		return;
 	vm->clock_frozen = false;
 	(void)kvm_clock_write(vm, vm->frozen_clock_ns, NULL);
-	if (!vm->caps.kvmclock_ctrl)
+	/* A vCPU that did not park is not waited for; watchdogs may bark then. */
+	if (!vm->caps.kvmclock_ctrl || !kvm_vm_parked(vm))
 		return;
 	vcpus_begin(vm, vcpu_forgive_gap, NULL);
 	(void)vcpus_end(vm, NULL);

@@ -31,6 +31,12 @@ bool envelope_found(void)
 	return probe_active() || secure_getenv(ENVELOPE_ENV);
 }
 
+void envelope_clean_environ(void)
+{
+	g_unsetenv(ENVELOPE_ROLLBACK_ENV);
+	g_unsetenv(ENVELOPE_SEIZED_ENV);
+}
+
 bool envelope_check_privileges(GError **error)
 {
 	static const char *const names[] = {PROBE_ENV, ENVELOPE_ENV};
@@ -160,8 +166,7 @@ static void take_reason(json_t *json)
 		json_object_set_new(json, "rollback", json_string(reason));
 	if (secure_getenv(ENVELOPE_SEIZED_ENV))
 		json_object_set_new(json, "attempt", json_integer(guardian_claim(attempt)));
-	g_unsetenv(ENVELOPE_ROLLBACK_ENV);
-	g_unsetenv(ENVELOPE_SEIZED_ENV);
+	envelope_clean_environ();
 }
 
 static GBytes *read_manifest(const json_t *json, GError **error)

@@ -74,6 +74,9 @@ struct envelope {
 /** envelope_found() - Whether this process came by an exec. */
 bool envelope_found(void);
 
+/** envelope_clean_environ() - At a start without an envelope: what stands beside one is no setting. */
+void envelope_clean_environ(void);
+
 /**
  * envelope_check_privileges() - Refuse to run where a predecessor's word is there but must not be heard
  *

@@ -24,6 +24,7 @@
  * @state:	The stream, until it is loaded
  * @file:	The state file that was asked for, until it is written; NULL: none
  * @failure:	Why this program does not go on
+ * @back:	It goes back when no command is on the stack
  */
 struct exec_target {
 	struct incoming base;
@@ -31,6 +32,7 @@ struct exec_target {
 	GBytes *state;
 	struct state_file *file;
 	GError *failure;
+	GSource *back;
 };
 
 /* ---- taking over what was left ---- */
@@ -155,7 +157,7 @@ static void file_written(void *opaque, const GError *error)
 		update->record->reason = g_strdup_printf("state file: %s", error->message);
 }
 
-/* As soon as nobody waits for it: in a manager's window, or when the guest runs. */
+/* Once the guest runs: a thread that waits for a store would hold up every way back until then. */
 static void write_file(struct exec_target *et)
 {
 	g_autoptr(GBytes) state = NULL;
@@ -206,7 +208,6 @@ static enum stage_result et_main(void *ctx, GError **error)
 
 	if (et->base.channels.deferred && !et->base.channels.main) {
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_WAIT);
-		write_file(et);
 		return STAGE_MANAGER;
 	}
 	if (!et->base.started && !check_incoming(et, error))
@@ -393,6 +394,7 @@ static void et_free(struct incoming *in)
 	struct exec_target *et = (struct exec_target *)in;
 
 	crash_disarm();
+	loop_unwatch(&et->back);
 	if (!et->failure && et->envelope->guardian_fd >= 0)
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
 	incoming_clear(in);
@@ -467,6 +469,15 @@ static void go_back(void *opaque)
 	incoming_failed(&et->base, stuck);
 }
 
+static gboolean go_back_later(void *opaque)
+{
+	struct exec_target *et = opaque;
+
+	loop_unwatch(&et->back);
+	go_back(et);
+	return G_SOURCE_REMOVE;
+}
+
 static void et_finished(void *ctx, enum stage_outcome outcome, const GError *error)
 {
 	struct exec_target *et = ctx;
@@ -477,7 +488,7 @@ static void et_finished(void *ctx, enum stage_outcome outcome, const GError *err
 	}
 	et->failure = g_error_copy(error);
 	if (et->base.in_command)
-		loop_call_later(go_back, et);
+		et->back = loop_after_ms(0, go_back_later, et);
 	else
 		go_back(et);
 }

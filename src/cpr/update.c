@@ -125,8 +125,12 @@ struct update *update_new(struct vm_config *config, char **argv, GError **error)
 {
 	autoptr(update) update = update_alloc(config, argv);
 	struct migration_channels channels = {0};
-	bool ok = parse_incoming(config, &channels, error) && begin(update, &channels, error);
+	bool ok;
 
+	/* Without an envelope what is told beside it is of nobody, and an exec would pass it on. */
+	if (!envelope_found())
+		envelope_clean_environ();
+	ok = parse_incoming(config, &channels, error) && begin(update, &channels, error);
 	migration_channels_clear(&channels);
 	return ok ? g_steal_pointer(&update) : NULL;
 }

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from hungfs import hung_disk  # noqa: F401
 from qmp import QmpError
 from stages import stages
 from vm import MOLT, Serial, wait_for_change, wait_processes
@@ -241,12 +242,12 @@ def test_new_program(vms, tmp_path, stage, fault):
     assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
 
 
-def exec_into_window(vm):
+def exec_into_window(vm, state=None):
     """The new program is up and waits for migrate-incoming."""
     vm.shared.wait_started()
     vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
                cpr_exec_command=[*vm.argv, "-incoming", "defer"])
-    vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    vm.qmp.cmd("migrate", uri=f"file:{state or f'{vm.tmp}/state'}")
     vm.qmp.wait_status(("device", "failed"), SECONDS)
     while vm.qmp.cmd("query-status")["status"] != "inmigrate":
         assert vm.qmp.cmd("query-migrate")["status"] != "failed", vm.log_text()
@@ -265,6 +266,16 @@ def test_window_killed(vms, number, where, reason):
     vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
     vm.exec()
     wait_processes(vm, [vm.pid])
+
+
+def test_window_with_a_hung_state_file(vms, hung_disk):
+    """Whoever goes on needs no file, and no thread that waits for one stands in the way."""
+    vm, store = vms(), hung_disk()
+    exec_into_window(vm, store.path)
+    store.hang(hard=True)
+    vm.process.kill()
+    assert_outcome(vm, "main", GUARDIAN, "rolled-back", "ended before it took the guest")
+    store.go()
 
 
 @pytest.mark.parametrize("how", ["quit", "SIGTERM"])

@@ -186,6 +186,17 @@ def test_stray_variables(value):
     assert result.returncode == 1 and "MOLT_CPR_EXEC" in result.stderr, result
 
 
+def test_variables_of_a_way_back(vms):
+    """What a guardian tells a program is no setting: of one that was started with it nothing is left."""
+    vm = vms(env={"MOLT_CPR_ROLLBACK": "x", "MOLT_CPR_SEIZED": "1"})
+    vm.shared.wait_started()
+    for _ in range(2):
+        assert vm.exec()["update-record"]["result"] == "committed"
+        assert vm.alive()
+    assert b"MOLT_CPR_ROLLBACK" not in pathlib.Path(f"/proc/{vm.pid}/environ").read_bytes()
+    vm.shared.assert_running(30)
+
+
 def test_wrapper_that_drops_the_environment(vms):
     """What it starts does not know that it rehearses: a cold start, which must not get the RAM."""
     vm = vms()
