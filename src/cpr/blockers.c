@@ -177,7 +177,9 @@ static bool judge(struct update *update, uint32_t more, const char *what, GError
 	if (!first)
 		return true;
 	if (promised)
-		return error_set_generic(error, "-only-migratable: %s%s", what, first);
+		return error_set_generic(error, "-only-migratable%s: %s%s",
+					 update->config->only_migratable ? "" : "-modes", what,
+					 first);
 	log_warn("%sthis VM cannot be updated as it is: %s%s", what, first,
 		 reasons->len > 1 ? " (query-migrate has all reasons)" : "");
 	return true;

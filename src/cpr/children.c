@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpr/children.h"
 
+#include <signal.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,4 +57,40 @@ void children_reap(GArray *children, pid_t pid, void (*then)(void))
 	*reaping = (struct reaping){g_array_ref(children), pid, then};
 	children_add(children, pid);
 	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, gone, reaping));
+}
+
+/* Reap whoever has ended; orphans of the namespace come to process 1, too. */
+static void reap_until(pid_t pid)
+{
+	int status;
+
+	for (;;) {
+		pid_t ended = waitpid(-1, &status, WNOHANG);
+
+		if (ended == pid)
+			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
+		if (ended <= 0)
+			return;
+	}
+}
+
+void children_serve_as_init(pid_t pid)
+{
+	static const int told[] = {SIGTERM, SIGINT, SIGHUP};
+	sigset_t set;
+	int number;
+
+	if (getpid() != 1)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	for (size_t i = 0; i < G_N_ELEMENTS(told); i++)
+		sigaddset(&set, told[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (;;) {
+		reap_until(pid);
+		number = sigwaitinfo(&set, NULL);
+		if (number > 0 && number != SIGCHLD)
+			kill(pid, number);
+	}
 }

@@ -21,3 +21,11 @@ void children_remove(GArray *children, pid_t pid);
  * @then:	Called when it is gone, at once if it is no child that could be waited for; may be NULL
  */
 void children_reap(GArray *children, pid_t pid, void (*then)(void));
+
+/**
+ * children_serve_as_init() - Process 1 of a PID namespace: live as long as @pid does, and end as it does
+ *
+ * The kernel ends all others with process 1.  What this process is told to end by, @pid is told.  Any
+ * other process: no-op.
+ */
+void children_serve_as_init(pid_t pid);

@@ -180,8 +180,14 @@ static void add_blockers(struct update *update, json_t *out)
 
 json_t *update_query(struct update *update)
 {
+	const struct stage_run *run = update->outgoing	 ? &update->outgoing->run
+				      : update->incoming ? &update->incoming->run
+							 : NULL;
+	const char *stage = run ? stage_run_pending(run) : NULL;
 	json_t *out = migration_progress_query(&update->progress);
 
+	if (stage)
+		json_object_set_new(out, "update-stage", json_string(stage));
 	if (update->record && update->record->result != UPDATE_IN_PROGRESS)
 		json_object_set_new(out, "update-record", update_record_to_json(update->record));
 	add_blockers(update, out);

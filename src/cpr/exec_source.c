@@ -133,8 +133,11 @@ static bool find_command(struct exec_source *es, GError **error)
 	}
 	es->path = g_find_program_in_path(es->argv[0]);
 	if (!es->path)
-		return error_set_generic(error, "cpr-exec-command: there is no executable '%s'",
-					 es->argv[0]);
+		return error_set_generic(
+			error, "cpr-exec-command: '%s' %s", es->argv[0],
+			g_file_test(es->argv[0], G_FILE_TEST_EXISTS)
+				? "cannot be executed (is it a file with execute permission?)"
+				: "is not there, nor in PATH");
 	return true;
 }
 

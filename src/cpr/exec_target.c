@@ -432,6 +432,9 @@ static void et_arrived(struct exec_target *et)
 			     reason);
 	update_own(update);
 	update_publish_record(update);
+	if (reason && update->record->new_pid != getpid())
+		log_warn("the guest goes on in process %d; until now its process was %d",
+			 (int)getpid(), (int)update->record->new_pid);
 	if (reason)
 		migration_progress_fail(&update->progress, reason);
 	else
@@ -459,6 +462,8 @@ static void go_back(void *opaque)
 	if (seized(et)) {
 		error_set_generic(&stuck, "the guardian goes on with the guest: %s",
 				  et->failure->message);
+		log_flush(LOG_EXEC_MS);
+		children_serve_as_init(et->envelope->guardian_pid);
 		incoming_failed(&et->base, stuck);
 		return;
 	}

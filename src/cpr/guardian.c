@@ -123,9 +123,9 @@ static char read_word(const struct guardian_plan *plan)
 
 /*
  * The parent is late.
- * Return: how long it has now, in ms; 0: for ever, for it will end; -1: it has the guest, and all is well.
+ * Return: how long it has now, in ms; -1: it has the guest, and all is well.
  */
-static int act_on_late(const struct guardian_plan *plan, bool *aborted)
+static int act_on_late(const struct guardian_plan *plan, bool *aborted, bool *killed)
 {
 	switch (guardian_act_on(plan->word, plan->attempt, *aborted)) {
 	case GUARDIAN_ABORT:
@@ -134,7 +134,8 @@ static int act_on_late(const struct guardian_plan *plan, bool *aborted)
 		return GUARDIAN_ABORT_MS;
 	case GUARDIAN_KILL:
 		raw_syscall(SYS_pidfd_send_signal, plan->parent, SIGKILL, 0, 0, 0);
-		return 0;
+		*killed = true;
+		return GUARDIAN_KILL_MS;
 	case GUARDIAN_LEAVE:
 		break;
 	}
@@ -165,7 +166,7 @@ static int guardian_main(void *arg)
 {
 	struct guardian_plan *plan = arg;
 	struct patience patience;
-	bool aborted = false, gone = false, hung = false;
+	bool aborted = false, killed = false, gone = false, hung = false;
 	int tick_ms = -1, budget_ms = 0;
 
 	while (budget_ms >= 0) {
@@ -176,7 +177,7 @@ static int guardian_main(void *arg)
 		if (word == GUARDIAN_DONE || word == GUARDIAN_END)
 			break;
 		if (word) {
-			aborted = hung = false;
+			aborted = killed = hung = false;
 			budget_ms = word == GUARDIAN_STEP ? GUARDIAN_STEP_MS : 0;
 		} else if (gone) {
 			become_old(plan, hung);
@@ -185,8 +186,12 @@ static int guardian_main(void *arg)
 			tick_ms = patience_tick(&patience);
 			if (tick_ms)
 				continue;
+			if (killed) {
+				become_old(plan, true);
+				break;
+			}
 			hung = true;
-			budget_ms = act_on_late(plan, &aborted);
+			budget_ms = act_on_late(plan, &aborted, &killed);
 		}
 		tick_ms = -1;
 		if (budget_ms > 0) {

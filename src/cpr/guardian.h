@@ -55,6 +55,14 @@
 #define GUARDIAN_ABORT_MS 2000
 
 /**
+ * GUARDIAN_KILL_MS - How long one that was killed may take to end
+ *
+ * Process 1 of a PID namespace is not killed from inside, and one that waits in the kernel for a store
+ * only when that answers.  It has lost the attempt, so the guardian goes on beside it.
+ */
+#define GUARDIAN_KILL_MS 5000
+
+/**
  * struct guardian - A running guardian, as its parent sees it
  * @pid:	0: there is none
  * @pipe:	For words; close-on-exec until the envelope is exported

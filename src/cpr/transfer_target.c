@@ -109,6 +109,9 @@ static bool take_offer(struct transfer_target *tt, const json_t *body, GError **
 		log_info("used as the command line has it: %s", moved);
 	tt->accepted = true;
 	update_adopt(update, offer, false);
+	if (update->config->monitors->len == 0)
+		log_warn("this process has no monitor: once it has the guest, only signals reach "
+			 "it; start it with -qmp or -monitor");
 	tt->base.offer = g_steal_pointer(&offer);
 	return link_send(tt->cpr, FRAME_ACCEPT, NULL, error);
 }

@@ -183,7 +183,10 @@ struct migration_address *migration_address_from_uri(const char *uri, GError **e
 				  "file: or fd:",
 				  uri);
 	else
-		error_set_generic(error, "unknown migration protocol: %s", uri);
+		error_set_generic(error,
+				  "unknown migration protocol: %s; use file:PATH, unix:PATH, "
+				  "tcp:HOST:PORT or fd:NAME",
+				  uri);
 	return NULL;
 }
 

@@ -150,8 +150,32 @@ static void print_ms(GString *out, const json_t *result, const char *key, const 
 				       json_integer_value(value));
 }
 
+/* What became of the last update, and where the guest is. */
+static void print_record(GString *out, const json_t *record)
+{
+	const char *reason = json_member(record, "reason");
+	const json_t *pause = json_object_get(record, "pause-ns");
+
+	if (!record)
+		return;
+	g_string_append_printf(out, "update: \t\t%s by %s%s%s%s\n", json_member(record, "result"),
+			       json_member(record, "mode"), *reason ? " (" : "", reason,
+			       *reason ? ")" : "");
+	if (pause)
+		g_string_append_printf(out, "pause: \t\t\t%.3f ms\n",
+				       (double)json_integer_value(pause) / 1000000);
+	g_string_append_printf(out,
+			       "process: \t\told %" JSON_INTEGER_FORMAT
+			       " (%s), new %" JSON_INTEGER_FORMAT " (%s)\n",
+			       json_integer_value(json_object_get(record, "old-pid")),
+			       json_member(record, "old-build"),
+			       json_integer_value(json_object_get(record, "new-pid")),
+			       json_member(record, "new-build"));
+}
+
 static void print_migrate(GString *out, const json_t *result)
 {
+	const char *stage = json_member(result, "update-stage");
 	const json_t *ram = json_object_get(result, "ram");
 	const char *why = json_member(result, "error-desc");
 	json_t *reason;
@@ -164,6 +188,9 @@ static void print_migrate(GString *out, const json_t *result)
 		g_string_append_printf(out, "Status: \t\t%s", json_member(result, "status"));
 		g_string_append_printf(out, *why ? " (%s)\n" : "\n", why);
 	}
+	if (*stage)
+		g_string_append_printf(out, "Stage: \t\t\t%s\n", stage);
+	print_record(out, json_object_get(result, "update-record"));
 	print_ms(out, result, "total-time", "total time");
 	print_ms(out, result, "expected-downtime", "expected downtime");
 	print_ms(out, result, "downtime", "downtime");

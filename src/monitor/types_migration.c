@@ -177,6 +177,7 @@ const struct schema type_update_record = {
 
 /*
  * "ready": with capability cpr-two-step, the successor is built and waits for migrate with resume.
+ * "update-stage": what an update under way waits in (docs/live-update.md has the tables).
  * "update-record" is the record of the last update: result and phases, which have no place in QEMU's.
  */
 const struct schema type_migration_info = {
@@ -191,6 +192,7 @@ const struct schema type_migration_info = {
 						  {"blocked-reasons", &schema_string_list, true},
 						  {"socket-address", &socket_addresses, true},
 						  {"ready", &schema_bool, true},
+						  {"update-stage", &schema_string, true},
 						  {"update-record", &type_update_record, true},
 						  {NULL}},
 };

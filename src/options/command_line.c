@@ -189,8 +189,9 @@ const struct option option_table[] = {
 	 TOPIC_OBJECT, true, true, "driver", NULL, explain_device, parse_device},
 
 	{"-drive", NULL, "file=FILE[,if=virtio|none][,id=ID][,PROP=VALUE...]",
-	 "Disk: a raw image or block device; images are not probed. if=virtio (default) adds a "
-	 "virtio-blk-pci, if=none leaves that to -device.",
+	 "Disk: a raw image or block device; one that begins like another format is refused "
+	 "without format=raw. if=virtio (default) adds a virtio-blk-pci, if=none leaves that to "
+	 "-device.",
 	 TOPIC_DISK, true, true, NULL, drive_props, NULL, parse_drive},
 	{"-blockdev", NULL, "DRIVER,node-name=NAME[,PROP=VALUE...]",
 	 "Disk in layers: raw over file or host_device. Also as JSON.", TOPIC_DISK, true, true,

@@ -111,7 +111,7 @@ static const struct prop chardev_socket_props[] = {
 	CHARDEV("port", PROP_STRING, port, .help = "TCP: port"),
 	CHARDEV("server", PROP_BOOL, server, .def = "off", .help = "listen"),
 	CHARDEV("wait", PROP_BOOL, wait, .def = "off",
-		.help = "server: start when a client has connected; on unless given"),
+		.help = "server: start when a client has connected; -chardev: on unless given"),
 	CHARDEV("nodelay", PROP_BOOL, nodelay, .def = "off", .help = "TCP_NODELAY"),
 	CHARDEV("reconnect-ms", PROP_U32, reconnect_ms, .def = "0",
 		.help = "client: pause before connecting again, 0: never"),

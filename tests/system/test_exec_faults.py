@@ -67,6 +67,7 @@ def follow_guardian(vm):
     info = vm.qmp.wait_status(("failed",), SECONDS)
     pid = info["update-record"]["old-pid"]
     assert pid != vm.pid, info
+    assert f"goes on in process {pid}; until now its process was {vm.pid}" in vm.log_text()
     vm.adopt(pid)
     return info
 
@@ -161,6 +162,8 @@ def test_another_attempt_is_cancelled(vms):
     vm.qmp.wait_event("MIGRATION", SECONDS, status="setup")
     with pytest.raises(QmpError, match="in progress"):
         vm.qmp.cmd("migrate")
+    assert vm.qmp.cmd("query-migrate")["update-stage"] == "again"
+    assert "Stage: \t\t\tagain" in vm.qmp.hmp("info migrate")
     vm.qmp.cmd("migrate_cancel")
     assert vm.qmp.wait_status(("cancelled",))["update-record"]["result"] == "unchanged"
     assert vm.open_fds() == before
@@ -289,6 +292,28 @@ def test_window_ended(vms, how):
         vm.process.terminate()
         vm.wait_exit()
     wait_processes(vm, [])
+
+
+def test_process_1_of_a_container(vms, tmp_path):
+    """A child cannot kill process 1: the guardian goes on beside a new program that hangs."""
+    wrapper, program = tmp_path / "container", tmp_path / "next"
+    wrapper.write_text(f'#!/bin/sh\nexec unshare --pid --fork --kill-child {MOLT} "$@"\n')
+    program.write_text(f'#!/bin/sh\n[ -n "$MOLT_CPR_PROBE" ] && exec {MOLT} "$@"\n'
+                       "while :; do sleep 1000; done\n")
+    wrapper.chmod(0o755)
+    program.chmod(0o755)
+    vm = vms(binary=str(wrapper))
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[str(program)])
+    vm.qmp.cmd("migrate")
+    vm.qmp.close()
+    vm.connect()
+    info = vm.qmp.wait_status(("failed",), SECONDS)
+    assert info["update-record"]["result"] == "rolled-back"
+    assert "hung before it took the guest" in info["error-desc"], info
+    assert info["update-record"]["old-pid"] != 1
+    assert_runs(vm)
+    assert vm.shared.errors == 0
 
 
 @pytest.mark.parametrize("seconds", [13])

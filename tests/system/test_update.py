@@ -19,6 +19,8 @@ def test_exec_keeps_pid_and_qmp(vms):
         assert vm.alive()
         assert vm.qmp.cmd("query-status") == {"status": "running", "running": True}
         vm.shared.assert_running()
+    told = vm.qmp.hmp("info migrate")
+    assert "committed by cpr-exec" in told and f"old {vm.pid} " in told, told
     # The old address space is let go of after the update, by a child.
     for _ in range(200):
         if vm.open_fds() == before and not vm.children():

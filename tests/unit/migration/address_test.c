@@ -64,7 +64,7 @@ static void test_bad_uris(void)
 		const char *uri, *words;
 	} rows[] = {
 		{"", "unknown migration protocol: "},
-		{"foo", "unknown migration protocol: foo"},
+		{"foo", "unknown migration protocol: foo; use file:PATH"},
 		{"teleport:here", "unknown migration protocol: teleport:here"},
 		{"vsock:3:4", "not offered"},
 		{"rdma:a:1", "not offered"},
@@ -252,7 +252,8 @@ static void test_bad_incoming_options(void)
 	g_clear_error(&error);
 	g_assert_false(migration_channels_add_option(&channels, "teleport:x", &error));
 	g_assert_cmpstr(error->message, ==,
-			"-incoming teleport:x: unknown migration protocol: teleport:x");
+			"-incoming teleport:x: unknown migration protocol: teleport:x; use "
+			"file:PATH, unix:PATH, tcp:HOST:PORT or fd:NAME");
 	g_clear_error(&error);
 
 	add(&channels, CPR_UNIX);
