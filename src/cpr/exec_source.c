@@ -254,7 +254,7 @@ static bool offer_descriptors(struct exec_source *es, struct fdstore *store, GEr
 {
 	struct update *update = es->base.update;
 
-	return fd_source_offer(&update->fds, store, NULL, NULL, error) &&
+	return fd_source_offer(&update->fds, store, FD_WAY_EXEC, error) &&
 	       reopen_offer(es->reopen, store, error) &&
 	       owner_add_lock(update->owner, store, error);
 }

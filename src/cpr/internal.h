@@ -93,10 +93,6 @@ struct update_state {
 
 extern const struct state_desc update_state_desc;
 
-/** update_fd_is_process() - Whether descriptor @name is the process's, a monitor's or a file's of its
- * own, and not the VM's; for fd_source_offer() and fdstore_finish(). */
-bool update_fd_is_process(void *opaque, const char *name);
-
 /** update_machine_ready() - There is a machine now: tell who waits. */
 void update_machine_ready(struct update *update);
 

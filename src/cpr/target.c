@@ -78,7 +78,7 @@ static bool may_stay(void *opaque, const char *name)
 {
 	const struct update *update = opaque;
 
-	return update_fd_is_process(NULL, name) || chardev_fd_moved(update->config, name);
+	return !fd_is_vms(name) || chardev_fd_moved(update->config, name);
 }
 
 bool incoming_all_taken(const struct incoming *in, GError **error)
@@ -137,8 +137,7 @@ bool incoming_build(struct incoming *in, bool all, GError **error)
 	if (!inherit_owner(update, in->offer, error))
 		return false;
 	update->fds.complete = true;
-	/* Two processes at a time: the new one has its own of what does not cross. */
-	update->fds.may_open = in->has_guest ? NULL : CHARDEV_REOPEN_PREFIX;
+	update->fds.way = in->has_guest ? FD_WAY_EXEC : FD_WAY_TRANSFER;
 	update->machine = machine_new(update->config, &update->fds, update->chardevs, false, error);
 	update->fds.complete = in->has_guest;
 	return update->machine &&

@@ -262,7 +262,7 @@ static enum stage_result ts_fds(void *ctx, GError **error)
 	struct transfer_source *ts = ctx;
 	autoptr(fdstore) store = fdstore_new_view();
 
-	if (fd_source_offer(&ts->base.update->fds, store, update_fd_is_process, NULL, error) &&
+	if (fd_source_offer(&ts->base.update->fds, store, FD_WAY_TRANSFER, error) &&
 	    link_send_fds(ts->cpr, store, error))
 		return STAGE_DONE;
 	return STAGE_FAILED;

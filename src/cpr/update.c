@@ -268,13 +268,6 @@ struct chardev_set *update_chardevs(struct update *update)
 	return update->chardevs;
 }
 
-bool update_fd_is_process(void *opaque, const char *name)
-{
-	return g_str_has_prefix(name, CHARDEV_MONITOR_PREFIX) ||
-	       g_str_has_prefix(name, CHARDEV_REOPEN_PREFIX) ||
-	       g_str_has_prefix(name, PROCESS_FD_PREFIX);
-}
-
 void update_publish_record(struct update *update)
 {
 	g_autofree char *text = update_record_text(update->record);

@@ -20,7 +20,7 @@
 /* How long a daemon's last words on the terminal may take. */
 #define READY_FLUSH_MS 100
 
-#define PIDFILE_FD PROCESS_FD_PREFIX "pidfile"
+#define PIDFILE_FD FD_PROCESS_PREFIX "pidfile"
 
 /* The parent's exit status: 0 once the daemon says it is up, else the daemon's own. */
 static int wait_for_daemon(pid_t pid, int fd)

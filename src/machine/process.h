@@ -9,9 +9,6 @@
 #include "options/config.h"
 #include "state/fd_acquire.h"
 
-/** PROCESS_FD_PREFIX - Names of descriptors that stay with the process: they cross an exec only. */
-#define PROCESS_FD_PREFIX "process/"
-
 /** enum process_role - Which side of process_daemonize() this is */
 enum process_role {
 	PROCESS_SELF,	/* go on: the daemon, or the process itself if none was asked for */

@@ -23,13 +23,17 @@ static int acquire_open(const char *name, enum fd_kind kind, fd_open_fn *open_fn
 	return fd_steal(&fd);
 }
 
+bool fd_expected(const struct fd_source *src, const char *name)
+{
+	return src && src->inherited && fd_crosses(name, src->way);
+}
+
 int fd_acquire(struct fd_source *src, const char *name, enum fd_kind kind, fd_open_fn *open_fn,
 	       void *arg, GError **error)
 {
 	if (src && src->inherited && fdstore_find(src->inherited, name))
 		return fd_inherit(src, name, kind, error);
-	if (src && src->inherited && src->complete &&
-	    !(src->may_open && g_str_has_prefix(name, src->may_open))) {
+	if (fd_expected(src, name) && src->complete) {
 		error_set_generic(error, "descriptor %s: was not handed over", name);
 		return -1;
 	}

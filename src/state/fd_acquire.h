@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <glib.h>
 
+#include "state/fd_scope.h"
 #include "state/fdstore.h"
 
 /**
@@ -13,7 +14,7 @@
  * @complete:	While a machine is built from @inherited: what is not in it is an error, since
  *		opening it anew would give the guest other memory, or take a path from the
  *		predecessor that still uses it
- * @may_open:	Names that begin so are opened anew all the same; NULL: none
+ * @way:	How it came: what does not cross on this way is opened anew all the same
  * @live:	Name to struct fd_live (fd_live.c): every descriptor acquired or published and not
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
@@ -25,7 +26,7 @@
 struct fd_source {
 	struct fdstore *inherited;
 	bool complete;
-	const char *may_open;
+	enum fd_way way;
 	GHashTable *live;
 	GPtrArray *paths;
 	bool claiming;
@@ -76,6 +77,14 @@ int fd_acquire_new(struct fd_source *src, const char *name, enum fd_kind kind, f
 int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GError **error);
 
 /**
+ * fd_expected() - Whether a predecessor that had a descriptor called @name has handed it over
+ *
+ * Then one that is not there was not there before either, and is not made: a client's connection that
+ * had ended.
+ */
+bool fd_expected(const struct fd_source *src, const char *name);
+
+/**
  * fd_publish() - Remember a descriptor that appeared later (an accepted connection) as live
  * @fd:	Stays the caller's; fd_withdraw() comes before close()
  * Return: false if another live descriptor has the name.
@@ -95,9 +104,7 @@ void fd_withdraw(struct fd_source *src, const char *name);
 bool fd_source_check(const struct fd_source *src, GError **error);
 
 /**
- * fd_source_offer() - Add (dup) every live descriptor to @store, for a successor
- * @skip:	Names to leave out; NULL: none
+ * fd_source_offer() - Add (dup) every live descriptor that crosses on @way to @store, for a successor
  * Return: false if one cannot be handed over.
  */
-bool fd_source_offer(struct fd_source *src, struct fdstore *store,
-		     bool (*skip)(void *opaque, const char *name), void *opaque, GError **error);
+bool fd_source_offer(struct fd_source *src, struct fdstore *store, enum fd_way way, GError **error);

@@ -108,8 +108,7 @@ bool fd_source_check(const struct fd_source *src, GError **error)
 	return true;
 }
 
-bool fd_source_offer(struct fd_source *src, struct fdstore *store,
-		     bool (*skip)(void *opaque, const char *name), void *opaque, GError **error)
+bool fd_source_offer(struct fd_source *src, struct fdstore *store, enum fd_way way, GError **error)
 {
 	g_autofree const char **names = NULL;
 	guint n;
@@ -122,7 +121,7 @@ bool fd_source_offer(struct fd_source *src, struct fdstore *store,
 		const char *name = names[i];
 		const struct fd_live *live = g_hash_table_lookup(src->live, name);
 
-		if (skip && skip(opaque, name))
+		if (!fd_crosses(name, way))
 			continue;
 		if (!fdstore_add(store, name, live->kind, live->fd, error))
 			return false;

@@ -124,8 +124,8 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 
 	chardev->ops = kinds[config->kind];
 	chardev->config = chardev_config_copy(config);
-	chardev->prefix = g_strconcat(config->reopen_on_cpr ? CHARDEV_REOPEN_PREFIX : prefix,
-				      config->id, NULL);
+	chardev->prefix =
+		g_strconcat(config->reopen_on_cpr ? FD_REOPEN_PREFIX : prefix, config->id, NULL);
 	chardev->fds = fds;
 	chardev->paths = fds;
 	chardev->in_fd = chardev->out_fd = chardev->log_fd = -1;
@@ -145,7 +145,7 @@ struct chardev *chardev_new_in(const char *prefix, const struct chardev_config *
 struct chardev *chardev_new(const struct chardev_config *config, struct fd_source *fds,
 			    GError **error)
 {
-	return chardev_new_in("chardev/", config, fds, error);
+	return chardev_new_in(FD_CHARDEV_PREFIX, config, fds, error);
 }
 
 static void chardev_stop(struct chardev *chardev)

@@ -112,8 +112,8 @@ struct chardev *chardev_set_open(struct chardev_set *set, const struct vm_config
 	}
 	if (!chardev_set_check_stdio(set, description, error))
 		return NULL;
-	chardev = chardev_new_in(chardev_is_monitors(config, id) ? CHARDEV_MONITOR_PREFIX
-								 : "chardev/",
+	chardev = chardev_new_in(chardev_is_monitors(config, id) ? FD_MONITOR_PREFIX
+								 : FD_CHARDEV_PREFIX,
 				 description, fds, error);
 	if (!chardev)
 		return NULL;
@@ -160,7 +160,7 @@ bool chardev_fd_moved(const struct vm_config *config, const char *name)
 {
 	for (guint i = 0; i < config->chardevs->len; i++) {
 		const struct chardev_config *chardev = config->chardevs->pdata[i];
-		g_autofree char *prefix = g_strdup_printf("chardev/%s/", chardev->id);
+		g_autofree char *prefix = g_strdup_printf(FD_CHARDEV_PREFIX "%s/", chardev->id);
 		g_autofree char *log = g_strconcat(prefix, CHARDEV_LOG_FD, NULL);
 
 		if (g_str_equal(name, log))

@@ -9,18 +9,6 @@
 #include "base/cleanup.h"
 #include "options/config.h"
 
-/** CHARDEV_MONITOR_PREFIX - fd registry names of chardevs that only monitors use begin with this */
-#define CHARDEV_MONITOR_PREFIX "monitor/"
-
-/**
- * CHARDEV_REOPEN_PREFIX - And of those with reopen-on-cpr
- *
- * They do not cross to another process, which opens its own.  Over an exec, where nothing is opened
- * after execve(), a listener and what is no socket stays as it is, a server's connection is dropped,
- * and a client is connected anew before the guest is stopped (struct chardev_reopening).
- */
-#define CHARDEV_REOPEN_PREFIX "reopen/"
-
 /**
  * struct chardev_set - Open chardevs, with a count of users each
  *

@@ -415,13 +415,15 @@ static bool socket_open_server(struct chardev *chardev, GError **error)
 
 static bool socket_open_client(struct chardev *chardev, GError **error)
 {
+	g_autofree char *name = NULL;
+
 	if (chardev->config.path && !unix_check_path(chardev->config.path, error))
 		return false;
 	if (chardev->connected || chardev->config.reconnect_ms)
 		return true;
 	/* A predecessor whose connection had ended has none to hand over: go on without, as it. */
-	if (chardev->fds && chardev->fds->inherited && !chardev->config.moved &&
-	    !chardev->config.reopen_on_cpr)
+	name = chardev_fd_name(chardev, "connection");
+	if (fd_expected(chardev->fds, name) && !chardev->config.moved)
 		return true;
 	return socket_connect_now(chardev, error);
 }

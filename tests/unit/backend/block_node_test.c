@@ -225,7 +225,7 @@ static void test_lock_crosses(void)
 	g_autoptr(GError) error = NULL;
 
 	g_assert_true(hold(&old, &config, false, &user_vda, &error));
-	g_assert_true(fd_source_offer(&old.fds, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(&old.fds, store, FD_WAY_EXEC, &error));
 	g_assert_nonnull(fdstore_find(store, "block/disk0"));
 	new.fds.inherited = store;
 	g_assert_true(hold(&new, &config, false, &user_vda, &error));
@@ -264,7 +264,7 @@ static void test_inherited_size(void)
 
 		config.guess_raw = true;
 		g_assert_true(hold(&old, &config, false, &user_vda, &error));
-		g_assert_true(fd_source_offer(&old.fds, store, NULL, NULL, &error));
+		g_assert_true(fd_source_offer(&old.fds, store, FD_WAY_EXEC, &error));
 		g_assert_cmpint(truncate(path, sizes[i]), ==, 0);
 		if (sizes[i])
 			g_assert_true(g_file_set_contents_full(
@@ -444,7 +444,7 @@ static void test_inherited_mode(void)
 	config.read_only = true;
 	node = block_node_new(&config, &old_fds, &error);
 	g_assert_no_error(error);
-	g_assert_true(fd_source_offer(&old_fds, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(&old_fds, store, FD_WAY_EXEC, &error));
 	new_fds.inherited = store;
 	config.read_only = false;
 	g_assert_null(block_node_new(&config, &new_fds, &error));

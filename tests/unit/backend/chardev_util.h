@@ -214,7 +214,7 @@ static inline struct fdstore *hand_over(struct fd_source *from)
 	g_autoptr(GError) error = NULL;
 	struct fdstore *store = fdstore_new();
 
-	g_assert_true(fd_source_offer(from, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(from, store, FD_WAY_EXEC, &error));
 	g_assert_no_error(error);
 	return store;
 }

@@ -24,7 +24,7 @@ static struct owner *inherit(struct fd_source *old, struct fd_source *new, bool 
 	g_autoptr(GError) error = NULL;
 	struct owner *heir;
 
-	g_assert_true(fd_source_offer(old, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(old, store, FD_WAY_EXEC, &error));
 	if (with_lock)
 		g_assert_true(owner_add_lock(owner, store, &error));
 	new->inherited = store;
@@ -86,7 +86,7 @@ static int open_page(struct fd_source *fds)
 	autofd int handle = -1;
 	int fd;
 
-	g_assert_true(fd_source_offer(fds, store, NULL, NULL, NULL));
+	g_assert_true(fd_source_offer(fds, store, FD_WAY_EXEC, NULL));
 	handle = fdstore_take(store, "cpr/owner", FD_OWNER, NULL);
 	path = g_strdup_printf("/proc/self/fd/%d", handle);
 	fd = open(path, O_RDWR | O_CLOEXEC);
@@ -562,7 +562,7 @@ static bool old_begins(int sock, enum step step)
 	struct owner *owner = owner_new(&fds, NULL);
 	struct fdstore *store = fdstore_new();
 
-	g_assert_true(fd_source_offer(&fds, store, NULL, NULL, NULL));
+	g_assert_true(fd_source_offer(&fds, store, FD_WAY_EXEC, NULL));
 	g_assert_true(fdstore_send(store, sock, clock_deadline_ms(10000), NULL));
 	return old_process(sock, owner, step);
 }

@@ -340,7 +340,7 @@ static void test_update(struct errors *e, const void *data)
 		autoptr(fdstore) store = fdstore_new();
 		json_t *info;
 
-		g_assert_true(fd_source_offer(old_fds, store, NULL, NULL, NULL));
+		g_assert_true(fd_source_offer(old_fds, store, FD_WAY_EXEC, NULL));
 		disk_plug(&e->disk, store);
 		g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
 		e->disk.fds->inherited = NULL;
@@ -605,7 +605,7 @@ static void test_view_crosses(struct errors *e, const void *data)
 		for (uint32_t at = 0; at < sizeof(before); at++)
 			before[at] = fake_load(old.m, old.config + at, 1);
 		g_assert_cmpint(ftruncate(e->disk.fd, sizes[i]), ==, 0);
-		g_assert_true(fd_source_offer(old_fds, store, NULL, NULL, NULL));
+		g_assert_true(fd_source_offer(old_fds, store, FD_WAY_EXEC, NULL));
 		disk_plug(&e->disk, store);
 		g_assert_true(fdstore_finish(store, NULL, NULL, NULL));
 		e->disk.fds->inherited = NULL;

@@ -321,7 +321,7 @@ static void hand_over(struct serial *s)
 
 	for (int i = 0; i < 2; i++)
 		chardev_quiesce(old.chardevs[i]);
-	g_assert_true(fd_source_offer(old.fds, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(old.fds, store, FD_WAY_EXEC, &error));
 	serial_plug(s, old.d.ram, store);
 	fake_hand_over(old.d.dev, s->d.dev);
 	/* The old machine's look-ups go to the old struct. */

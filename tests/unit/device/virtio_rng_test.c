@@ -129,7 +129,7 @@ static void test_file(void)
 	gpa = rng_offer(&d, 8);
 	while (g_main_context_iteration(NULL, FALSE))
 		;
-	g_assert_true(fd_source_offer(&fds, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(&fds, store, FD_WAY_EXEC, &error));
 	g_assert_cmpuint(fdstore_count(store), ==, 1);
 	old = d;
 	new_fds.inherited = store;

@@ -66,7 +66,7 @@ static void change_hands(struct disk *disk, bool old_goes_first)
 	GError *error = NULL;
 
 	/* As an update: the successor is built while the guest runs. */
-	g_assert_true(fd_source_offer(old_fds, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(old_fds, store, FD_WAY_EXEC, &error));
 	disk_plug(disk, store);
 	g_assert_true(fdstore_finish(store, NULL, NULL, &error));
 	disk->fds->inherited = NULL;
@@ -245,7 +245,7 @@ static void expect_refused(struct disk *disk, const char *says)
 
 	g_assert_nonnull(state);
 	g_assert_true(state_save(disk->d.dev->ops->state, state, bytes, NULL));
-	g_assert_true(fd_source_offer(disk->fds, store, NULL, NULL, NULL));
+	g_assert_true(fd_source_offer(disk->fds, store, FD_WAY_EXEC, NULL));
 	disk_plug(&other, store);
 	g_assert_false(fake_restore(other.d.dev, bytes, &error));
 	if (!strstr(error->message, says))

@@ -32,7 +32,7 @@ static struct fdstore *inherit(struct fd_source *old, struct fd_source *next)
 {
 	struct fdstore *store = fdstore_new();
 
-	g_assert_true(fd_source_offer(old, store, NULL, NULL, NULL));
+	g_assert_true(fd_source_offer(old, store, FD_WAY_EXEC, NULL));
 	next->inherited = store;
 	return store;
 }

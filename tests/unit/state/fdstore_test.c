@@ -364,7 +364,7 @@ static void test_acquire_both_ways(void)
 	first = fd_acquire(&cold, "dev/event", FD_EVENT, open_event, NULL, &error);
 	g_assert_no_error(error);
 	g_assert_cmpint(n_opened, ==, 1);
-	g_assert_true(fd_source_offer(&cold, store, NULL, NULL, &error));
+	g_assert_true(fd_source_offer(&cold, store, FD_WAY_EXEC, &error));
 
 	second = fd_acquire(&warm, "dev/event", FD_EVENT, open_event, NULL, &error);
 	g_assert_no_error(error);
@@ -450,14 +450,10 @@ static void test_check(void)
 	fd_source_clear(&source);
 }
 
-static bool skip_rom(void *opaque, const char *name)
-{
-	return g_str_has_prefix(name, "rom/");
-}
-
 static void test_live(void)
 {
 	autoptr(fdstore) store = fdstore_new();
+	autoptr(fdstore) all = fdstore_new();
 	struct fd_source source = {0};
 	g_autoptr(GError) error = NULL;
 	autofd int fd = make_event();
@@ -465,17 +461,19 @@ static void test_live(void)
 	g_assert_true(fd_publish(&source, "b", FD_EVENT, fd, &error));
 	g_assert_true(fd_publish(&source, "a", FD_EVENT, fd, &error));
 	g_assert_true(fd_publish(&source, "gone", FD_EVENT, fd, &error));
-	g_assert_true(fd_publish(&source, "rom/kernel", FD_EVENT, fd, &error));
+	g_assert_true(fd_publish(&source, "monitor/hmp/connection", FD_EVENT, fd, &error));
 	g_assert_false(fd_publish(&source, "a", FD_EVENT, fd, &error));
 	test_assert_message(&error, "the name is in use");
 	fd_withdraw(&source, "gone");
 	fd_withdraw(&source, "never");
 	g_assert_cmpint(fd_inherit(&source, "a", FD_EVENT, &error), ==, -1);
 	g_assert_no_error(error);
-	g_assert_true(fd_source_offer(&source, store, skip_rom, NULL, &error));
+	g_assert_true(fd_source_offer(&source, store, FD_WAY_TRANSFER, &error));
 	g_assert_cmpuint(fdstore_count(store), ==, 2);
 	g_assert_nonnull(fdstore_find(store, "a"));
 	g_assert_nonnull(fdstore_find(store, "b"));
+	g_assert_true(fd_source_offer(&source, all, FD_WAY_EXEC, &error));
+	g_assert_cmpuint(fdstore_count(all), ==, 3);
 	fd_source_clear(&source);
 }
 
