@@ -28,6 +28,23 @@
 #define FRAME_PROTOCOL	   2
 #define FRAME_PROTOCOL_MIN 2
 
+/** enum dialogue_station - The steps that both sides of a transfer go through, in this order; 0: none */
+enum dialogue_station {
+	STATION_HELLO = 1,
+	STATION_OFFER,
+	STATION_FDS,
+	STATION_REHEARSE,
+	STATION_READY,
+	STATION_MAIN,
+	STATION_JOIN,
+	STATION_STATE,
+	STATION_LOADED,
+	STATION_COMMIT,
+	STATION_RUNNING,
+	STATION_RECORD,
+	STATION_END,
+};
+
 /**
  * enum frame_type - What a frame says; the values are on the wire
  * @FRAME_HELLO:	old: versions, features, build

@@ -83,3 +83,6 @@ void link_last_words(struct link *link, GError **error);
 bool link_peer_trusted(struct link *link, GError **error);
 
 #define LINK_FDS_MS 10000
+
+/** LINK_SWIFT_MS - How long to link_wait() in a pause before the main loop does: it is sooner so */
+#define LINK_SWIFT_MS 20

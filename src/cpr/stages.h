@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "base/patience.h"
+#include "cpr/frame.h"
 #include "cpr/record.h"
 
 /**
@@ -49,6 +50,7 @@ enum stage_result {
  * @run:	Do it
  * @undo:	Undo it, also after half of it was done; cannot fail.  NULL only if run changes
  *		nothing
+ * @station:	The step of the dialogue with the other side that it is
  */
 struct stage {
 	const char *name;
@@ -56,6 +58,7 @@ struct stage {
 	bool commit;
 	enum stage_result (*run)(void *ctx, GError **error);
 	void (*undo)(void *ctx);
+	enum dialogue_station station;
 };
 
 /** struct stage_table - One side of one mode; @name is used by fault tests */

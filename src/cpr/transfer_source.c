@@ -12,9 +12,6 @@
 /* A successor that listens is there at once; a name server and a far one are given time. */
 #define CONNECT_MS 8000
 
-/* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
-#define SWIFT_MS 20
-
 /*
  * How long a successor that was given the guest may stand before it is taken back, and one that has it
  * before its report is done without (patience.h).
@@ -374,7 +371,7 @@ static enum stage_result ts_state(void *ctx, GError **error)
 		link_last_words(ts->cpr, error);
 		return STAGE_FAILED;
 	}
-	ts->sent = link_flush(ts->main, clock_deadline_ms(SWIFT_MS));
+	ts->sent = link_flush(ts->main, clock_deadline_ms(LINK_SWIFT_MS));
 	return STAGE_DONE;
 }
 
@@ -385,7 +382,7 @@ static enum stage_result ts_loaded(void *ctx, GError **error)
 	json_t *body = NULL;
 
 	if (ts->sent)
-		body = link_wait(ts->cpr, FRAME_LOADED, clock_deadline_ms(SWIFT_MS), &why);
+		body = link_wait(ts->cpr, FRAME_LOADED, clock_deadline_ms(LINK_SWIFT_MS), &why);
 	if (body) {
 		json_decref(body);
 		return STAGE_DONE;
@@ -487,26 +484,26 @@ static void ts_stop_waiting(void *ctx)
 /* clang-format off */
 static const struct stage transfer_source_stages[] = {
 	{ "connect",    10000,  false, ts_connect,        ts_disconnect },
-	{ "hello",      5000,   false, ts_hello,          NULL },
+	{ "hello",      5000,   false, ts_hello,          NULL, STATION_HELLO },
 	{ "disks",      0,      false, source_disks,      source_undrain },
-	{ "offer",      10000,  false, ts_offer,          NULL },
-	{ "fds",        0,      false, ts_fds,            NULL },
-	{ "rehearse",   5000,   false, source_rehearse,   NULL },
-	{ "ready",      60000,  false, ts_ready,          NULL },
-	{ "main",       0,      false, ts_main,           NULL },
+	{ "offer",      10000,  false, ts_offer,          NULL, STATION_OFFER },
+	{ "fds",        0,      false, ts_fds,            NULL, STATION_FDS },
+	{ "rehearse",   5000,   false, source_rehearse,   NULL, STATION_REHEARSE },
+	{ "ready",      60000,  false, ts_ready,          NULL, STATION_READY },
+	{ "main",       0,      false, ts_main,           NULL, STATION_MAIN },
 	{ "window",     0,      false, ts_window,         NULL },
-	{ "join",       10000,  false, ts_join,           ts_leave },
+	{ "join",       10000,  false, ts_join,           ts_leave, STATION_JOIN },
 	{ "drain",      0,      false, source_drain,      source_undrain },
 	{ "pause",      1000,   false, source_pause,      source_unpause },
 	{ "switchover", 0,      false, source_switchover, NULL },
 	{ "quiesce",    1000,   false, source_quiesce,    source_unquiesce },
 	{ "save",       5000,   false, source_save,       source_unsave },
-	{ "state",      0,      false, ts_state,          NULL },
-	{ "loaded",     2000,   false, ts_loaded,         NULL },
-	{ "commit",     0,      true,  ts_commit,         NULL },
+	{ "state",      0,      false, ts_state,          NULL, STATION_STATE },
+	{ "loaded",     2000,   false, ts_loaded,         NULL, STATION_LOADED },
+	{ "commit",     0,      true,  ts_commit,         NULL, STATION_COMMIT },
 	{ "go",         0,      false, ts_go,             NULL },
-	{ "running",    0,      false, ts_running,        ts_stop_waiting },
-	{ "record",     0,      false, ts_record,         NULL },
+	{ "running",    0,      false, ts_running,        ts_stop_waiting, STATION_RUNNING },
+	{ "record",     0,      false, ts_record,         NULL, STATION_RECORD },
 };
 /* clang-format on */
 

@@ -11,9 +11,6 @@
 #include "cpr/internal.h"
 #include "state/fd_paths.h"
 
-/* An answer in the pause is waited for without the main loop for that long: it is sooner there. */
-#define SWIFT_MS 20
-
 /* From "joined" to the state is the predecessor's pause, quiesce and save. */
 #define STATE_NEAR_NS (5 * NS_PER_MSEC)
 
@@ -571,7 +568,7 @@ static void try_now(struct transfer_target *tt)
 static enum stage_result tt_commit(void *ctx, GError **error)
 {
 	struct transfer_target *tt = ctx;
-	json_t *go = link_wait(tt->cpr, FRAME_GO, clock_deadline_ms(SWIFT_MS), &tt->told);
+	json_t *go = link_wait(tt->cpr, FRAME_GO, clock_deadline_ms(LINK_SWIFT_MS), &tt->told);
 	enum stage_result result;
 
 	if (go)
@@ -630,22 +627,22 @@ static enum stage_result tt_record(void *ctx, GError **error)
 /* clang-format off */
 static const struct stage transfer_target_stages[] = {
 	{ "listen",   0,      false, tt_listen,   tt_hang_up },
-	{ "hello",    0,      false, tt_hello,    NULL },
-	{ "offer",    60000,  false, tt_offer,    NULL },
-	{ "fds",      60000,  false, tt_fds,      NULL },
+	{ "hello",    0,      false, tt_hello,    NULL, STATION_HELLO },
+	{ "offer",    60000,  false, tt_offer,    NULL, STATION_OFFER },
+	{ "fds",      60000,  false, tt_fds,      NULL, STATION_FDS },
 	{ "build",    0,      false, tt_build,    NULL },
 	{ "populate", 0,      false, tt_populate, tt_stop_populating },
-	{ "rehearse", 0,      false, tt_rehearse, NULL },
-	{ "ready",    0,      false, tt_ready,    NULL },
-	{ "main",     0,      false, tt_main,     tt_close_main },
-	{ "join",     0,      false, tt_join,     NULL },
-	{ "state",    0,      false, tt_state,    NULL },
+	{ "rehearse", 0,      false, tt_rehearse, NULL, STATION_REHEARSE },
+	{ "ready",    0,      false, tt_ready,    NULL, STATION_READY },
+	{ "main",     0,      false, tt_main,     tt_close_main, STATION_MAIN },
+	{ "join",     0,      false, tt_join,     NULL, STATION_JOIN },
+	{ "state",    0,      false, tt_state,    NULL, STATION_STATE },
 	{ "load",     0,      false, tt_load,     NULL },
-	{ "loaded",   0,      false, tt_loaded,   NULL },
-	{ "commit",   0,      true,  tt_commit,   tt_stop_trying },
+	{ "loaded",   0,      false, tt_loaded,   NULL, STATION_LOADED },
+	{ "commit",   0,      true,  tt_commit,   tt_stop_trying, STATION_COMMIT },
 	{ "run",      0,      false, tt_run,      NULL },
-	{ "running",  0,      false, tt_running,  NULL },
-	{ "record",   5000,   false, tt_record,   NULL },
+	{ "running",  0,      false, tt_running,  NULL, STATION_RUNNING },
+	{ "record",   5000,   false, tt_record,   NULL, STATION_RECORD },
 };
 /* clang-format on */
 
