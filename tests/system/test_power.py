@@ -1,5 +1,6 @@
 # Boot, reset by every way there is, power-off, stop and cont, -S, -no-reboot, -pidfile, -daemonize.
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -65,25 +66,28 @@ def test_system_reset(vms):
     vm.shared.assert_running()
 
 
-class HeldVcpu:
-    """The first vCPU's thread, which gets no further until let_go(): as in a page fault on slow memory."""
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+WALL = 0x40000000
 
-    SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
 
-    def __init__(self, vm):
-        self.tid = next(int(task.name) for task in pathlib.Path(f"/proc/{vm.pid}/task").iterdir()
-                        if (task / "comm").read_text().startswith("CPU 0"))
-        self.ptrace(self.SEIZE)
-        self.ptrace(self.INTERRUPT)
-        os.waitpid(self.tid, self.WALL)
+def ptrace(request, tid):
+    call = ctypes.CDLL(None, use_errno=True).ptrace
+    call.argtypes, call.restype = [ctypes.c_long] * 4, ctypes.c_long
+    assert call(request, tid, 0, 0) == 0, os.strerror(ctypes.get_errno())
 
-    def ptrace(self, request):
-        call = ctypes.CDLL(None, use_errno=True).ptrace
-        call.argtypes, call.restype = [ctypes.c_long] * 4, ctypes.c_long
-        assert call(request, self.tid, 0, 0) == 0, os.strerror(ctypes.get_errno())
 
-    def let_go(self):
-        self.ptrace(self.DETACH)
+@contextlib.contextmanager
+def held_vcpu(vm):
+    """The first vCPU's thread gets no further meanwhile, as in a page fault on slow memory."""
+    tid = next(int(task.name) for task in pathlib.Path(f"/proc/{vm.pid}/task").iterdir()
+               if (task / "comm").read_text().startswith("CPU 0"))
+    ptrace(PTRACE_SEIZE, tid)
+    try:
+        ptrace(PTRACE_INTERRUPT, tid)
+        os.waitpid(tid, WALL)
+        yield
+    finally:
+        ptrace(PTRACE_DETACH, tid)
 
 
 @pytest.mark.parametrize("mode", ["exec", "transfer"])
@@ -94,17 +98,16 @@ def test_update_in_a_reset(vms, mode):
     new = vm.successor() if mode == "transfer" else None
     if new:
         wait_for_socket(new.cpr_path)
-    held = HeldVcpu(vm)
-    vm.qmp.cmd("system_reset")
-    if new:
-        vm.migrate_to(new)
-    else:
-        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
-        vm.qmp.cmd("migrate")
-    info = vm.qmp.wait_status(("failed", "completed"), 60)
-    assert info["status"] == "failed" and "the guest is being reset" in info["error-desc"], info
-    assert info["update-record"]["result"] == "unchanged"
-    held.let_go()
+    with held_vcpu(vm):
+        vm.qmp.cmd("system_reset")
+        if new:
+            vm.migrate_to(new)
+        else:
+            vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+            vm.qmp.cmd("migrate")
+        info = vm.qmp.wait_status(("failed", "completed"), 60)
+        assert info["status"] == "failed" and "the guest is being reset" in info["error-desc"], info
+        assert info["update-record"]["result"] == "unchanged"
     vm.qmp.wait_event("RESET", guest=False)
     vm.shared.wait(lambda: vm.shared.detail(0) == 2)
     vm.shared.assert_running()
