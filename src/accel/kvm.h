@@ -116,8 +116,9 @@ int kvm_vm_vcpu_tid(const struct kvm_vm *vm, uint32_t index);
  * kvm_vm_pause_reading() - The same, when kvm_vm_capture() will follow: vCPUs do most of it at once
  *
  * A parked vCPU has completed its last port or MMIO access: its registers are consistent.  One that
- * does not come within @ms (0: KVM_PARK_MS), counted in slices in which none came, so that time which
- * this process did not get does not count, is named in @error with what it is doing.  The others stay
+ * does not come within @ms, counted in slices in which none came, so that time which this process did
+ * not get does not count, is named in @error with what it is doing.  With @ms 0 it has KVM_PARK_MS, and
+ * up to five times that if it could run but the host has no processor for it.  The others stay
  * parked, it is told to park as soon as it can, and VCPU_EVENT_PARKED says when: the caller either
  * waits for that or calls kvm_vm_run().  Only kvm_vm_parked() vCPUs have a state.  A vCPU
  * that reported an event stays parked until kvm_vm_reset() or kvm_vm_apply().

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/patience.h"
+#include "base/thread.h"
 
 /**
  * DOC: parking
@@ -485,10 +486,46 @@ static void tell_to_park(struct kvm_vm *vm, vcpu_fn then)
 	g_mutex_unlock(&vm->lock);
 }
 
-/* For the main thread, the VM's lock held: until all have parked, or nobody did in @ms. */
+/**
+ * struct park_watch - What @vm's late vCPUs do
+ * @begun:	The first slice has passed
+ * @n_ready:	How often one of them would have run
+ */
+struct park_watch {
+	const struct kvm_vm *vm;
+	bool begun;
+	uint64_t n_ready;
+};
+
+/* A vCPU that could go on if the host had a processor for it is not late.  The VM's lock is held. */
+static uint64_t park_progress(void *opaque)
+{
+	struct park_watch *watch = opaque;
+	const struct kvm_vm *vm = watch->vm;
+
+	/* Before, nobody is late, and a look at /proc would make the pause longer. */
+	for (uint32_t i = 0; i < vm->n_vcpus && watch->begun; i++) {
+		if (!vm->vcpus[i].parked && thread_runs(vm->vcpus[i].tid)) {
+			watch->n_ready++;
+			break;
+		}
+	}
+	watch->begun = true;
+	return watch->n_ready;
+}
+
+/*
+ * For the main thread, the VM's lock held: until all have parked, or nobody did in @ms; 0: KVM_PARK_MS.
+ * Who has agreed on a time wants to know then, whatever the vCPUs do.
+ */
 static bool await_parked(struct kvm_vm *vm, uint32_t ms)
 {
-	struct patience patience = {.budget_ms = ms, .tick_ms = PARK_SLICE_MS, .max_ms = ms};
+	struct park_watch watch = {.vm = vm};
+	struct patience patience = {.budget_ms = ms ?: KVM_PARK_MS,
+				    .tick_ms = PARK_SLICE_MS,
+				    .max_ms = ms,
+				    .progress = park_progress,
+				    .opaque = &watch};
 	uint32_t slice_ms = patience_begin(&patience);
 
 	while (slice_ms && !all_parked(vm)) {
@@ -531,7 +568,7 @@ bool vcpus_park(struct kvm_vm *vm, vcpu_fn then, uint32_t ms, GError **error)
 		if (!__atomic_load_n(&vm->vcpus[i].parked, __ATOMIC_RELAXED))
 			syscall(SYS_tgkill, pid, vm->vcpus[i].tid, VCPU_KICK_SIGNAL);
 	g_mutex_lock(&vm->lock);
-	ok = await_parked(vm, ms ? ms : KVM_PARK_MS) || name_late(vm, error);
+	ok = await_parked(vm, ms) || name_late(vm, error);
 	vm->when_parked = NULL;
 	g_mutex_unlock(&vm->lock);
 	return ok;
@@ -539,7 +576,7 @@ bool vcpus_park(struct kvm_vm *vm, vcpu_fn then, uint32_t ms, GError **error)
 
 bool kvm_vm_pause(struct kvm_vm *vm, GError **error)
 {
-	return vcpus_park(vm, NULL, KVM_PARK_MS, error);
+	return vcpus_park(vm, NULL, 0, error);
 }
 
 bool kvm_vm_parked(struct kvm_vm *vm)

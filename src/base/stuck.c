@@ -6,6 +6,10 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/thread.h"
 
 /* In place of a time, while the name is written. */
 #define CLAIMED 1
@@ -13,11 +17,13 @@
 /**
  * struct stuck_call - One slot
  * @since_ns:	When it began; 0: free, CLAIMED: not to be read yet
+ * @tid:	The thread's; valid while @since_ns is a time
  * @what:	Valid while @since_ns is a time; each byte atomic, because the slot may be used anew while
  *		somebody reads it, who then finds another time and looks away
  */
 static struct stuck_call {
 	_Atomic uint64_t since_ns;
+	_Atomic pid_t tid;
 	_Atomic char what[STUCK_NAME_BYTES];
 } calls[STUCK_CALLS];
 
@@ -66,6 +72,7 @@ int stuck_begin(const char *what)
 		/* A reader who sees a byte of the new name will see that the time is another. */
 		atomic_thread_fence(memory_order_release);
 		write_name(&calls[i], what);
+		atomic_store_explicit(&calls[i].tid, gettid(), memory_order_relaxed);
 		atomic_store_explicit(&calls[i].since_ns, clock_now_ns(), memory_order_release);
 		return i;
 	}
@@ -78,15 +85,18 @@ void stuck_end(int call)
 		atomic_store_explicit(&calls[call].since_ns, 0, memory_order_release);
 }
 
-/* Return: false if it has become another call meanwhile. */
-static bool read_name(struct stuck_call *call, uint64_t since_ns, char *what)
+/* Return: false if it has become another call meanwhile, or waits for nothing but a processor. */
+static bool look(struct stuck_call *call, uint64_t since_ns, char *what)
 {
+	const pid_t tid = atomic_load_explicit(&call->tid, memory_order_relaxed);
 	char name[STUCK_NAME_BYTES];
 
 	for (size_t i = 0; i < STUCK_NAME_BYTES; i++)
 		name[i] = atomic_load_explicit(&call->what[i], memory_order_relaxed);
 	atomic_thread_fence(memory_order_acquire);
 	if (atomic_load_explicit(&call->since_ns, memory_order_relaxed) != since_ns)
+		return false;
+	if (tid != gettid() && thread_runs(tid))
 		return false;
 	memcpy(what, name, STUCK_NAME_BYTES);
 	return true;
@@ -102,7 +112,7 @@ uint64_t stuck_oldest(uint64_t min_ns, char what[STUCK_NAME_BYTES])
 			atomic_load_explicit(&calls[i].since_ns, memory_order_acquire);
 		const uint64_t ns = since_ns > CLAIMED && since_ns < now_ns ? now_ns - since_ns : 0;
 
-		if (ns > longest_ns && ns >= min_ns && read_name(&calls[i], since_ns, what))
+		if (ns > longest_ns && ns >= min_ns && look(&calls[i], since_ns, what))
 			longest_ns = ns;
 	}
 	return longest_ns;

@@ -92,9 +92,63 @@ static void *begin_and_end(void *letter)
 
 	memset(name, GPOINTER_TO_INT(letter), sizeof(name));
 	name[STUCK_NAME_BYTES - 1] = 0;
-	for (int i = 0; i < N_ROUNDS; i++)
-		stuck_end(stuck_begin(name));
+	for (int i = 0; i < N_ROUNDS; i++) {
+		int call = stuck_begin(name);
+
+		/* Asleep now and then, as one that does not run is looked at only. */
+		if (i % 16 == 0)
+			g_usleep(1);
+		stuck_end(call);
+	}
 	return NULL;
+}
+
+static int goes_on = 1;
+static int begun;
+
+static void *work_on(void *unused)
+{
+	int call = stuck_begin("work");
+
+	g_atomic_int_set(&begun, 1);
+	while (g_atomic_int_get(&goes_on))
+		;
+	stuck_end(call);
+	return NULL;
+}
+
+static void *sleep_on(void *pipe)
+{
+	int call = stuck_begin("a store");
+	char byte;
+
+	g_assert_cmpint(read(*(int *)pipe, &byte, 1), ==, 0);
+	stuck_end(call);
+	return NULL;
+}
+
+/* However long ago it began by the clock, a thread that has work to do is not stuck; one that sleeps is. */
+static void test_busy_host(void)
+{
+	GThread *works = g_thread_new("works", work_on, NULL), *sleeps;
+	int pipe_fds[2];
+
+	while (!g_atomic_int_get(&begun))
+		g_thread_yield();
+	for (int i = 0; i < 100; i++) {
+		g_usleep(100);
+		g_assert_cmpuint(stuck_oldest(1, what), ==, 0);
+	}
+	g_assert_cmpint(pipe(pipe_fds), ==, 0);
+	sleeps = g_thread_new("sleeps", sleep_on, pipe_fds);
+	wait_oldest(1);
+	g_assert_cmpstr(what, ==, "a store");
+	g_atomic_int_set(&goes_on, 0);
+	close(pipe_fds[1]);
+	g_thread_join(works);
+	g_thread_join(sleeps);
+	close(pipe_fds[0]);
+	g_assert_cmpuint(stuck_oldest(0, what), ==, 0);
 }
 
 static void test_threads(void)
@@ -120,5 +174,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/stuck/too-many", test_too_many);
 	g_test_add_func("/stuck/fork", test_fork);
 	g_test_add_func("/stuck/threads", test_threads);
+	g_test_add_func("/stuck/busy-host", test_busy_host);
 	return g_test_run();
 }

@@ -1,0 +1,15 @@
+// What the kernel says of a thread.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/**
+ * thread_runs() - Whether thread @tid of this process is on a processor, or would be if one were free
+ *
+ * For who waits for it: such a thread stands for nothing but a busy host, however long it takes by the clock.
+ * Return: false also where that cannot be known, without /proc.
+ * Context: any thread.
+ */
+bool thread_runs(pid_t tid);
