@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -28,6 +29,20 @@ bool fd_reserve_standard(void)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_NOCTTY) != fd)
 			return false;
 	return true;
+}
+
+bool fd_look(int fd, unsigned int mask, struct statx *st)
+{
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, mask, st) == 0;
+}
+
+bool fd_has_store(int fd)
+{
+	struct statx st;
+
+	/* Only files in memory can be asked for seals; O_PATH has no file to be flushed. */
+	return fd_look(fd, STATX_TYPE, &st) && S_ISREG(st.stx_mode) && fcntl(fd, F_GET_SEALS) < 0 &&
+	       errno == EINVAL;
 }
 
 static bool fd_update_flag(int fd, int get, int set, int flag, bool on)

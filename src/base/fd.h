@@ -35,6 +35,25 @@ static inline int fd_steal(int *fd)
  */
 bool fd_reserve_standard(void);
 
+struct statx;
+
+/**
+ * fd_look() - What an open file is, as far as the kernel knows without asking its store
+ * @mask:	STATX_*; what a store would have to be asked for is as old as the kernel's copy
+ *
+ * fstat() of a file on NFS or FUSE waits for the server.
+ * Return: false with errno set on failure.
+ */
+bool fd_look(int fd, unsigned int mask, struct statx *st);
+
+/**
+ * fd_has_store() - Whether closing @fd may wait, with nothing to end that wait: a file whose file system
+ * flushes then
+ *
+ * Of regular files only those in memory (tmpfs, hugetlbfs, memfds) are known to have none.
+ */
+bool fd_has_store(int fd);
+
 /** fd_set_cloexec() - Set or clear FD_CLOEXEC.  Return: false with errno set on failure. */
 bool fd_set_cloexec(int fd, bool on);
 

@@ -11,6 +11,8 @@
 
 #include "base/thread.h"
 
+#include "base/fd.h"
+
 /* In place of a time, while the name is written. */
 #define CLAIMED 1
 
@@ -41,9 +43,9 @@ static void init_once(void)
 
 bool stuck_possible(int fd)
 {
-	struct stat st;
+	struct statx st;
 
-	return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+	return fd_look(fd, STATX_TYPE, &st) && (S_ISREG(st.stx_mode) || S_ISBLK(st.stx_mode));
 }
 
 static void write_name(struct stuck_call *call, const char *what)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpr/envelope.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -18,7 +20,7 @@
 #include "cpr/probe.h"
 #include "state/section.h"
 
-#define ENVELOPE_PROTOCOL 3
+#define ENVELOPE_PROTOCOL 4
 
 #define NONCE_CHARS 32
 
@@ -60,19 +62,22 @@ void envelope_free(struct envelope *envelope)
 	json_decref(envelope->json);
 	fd_close(&envelope->state_fd);
 	fd_close(&envelope->sessions_fd);
-	fd_close(&envelope->exec_fd);
-	fd_close(&envelope->file_fd);
 	fd_close(&envelope->guardian_fd);
 	fd_close(&envelope->fd);
+	/* Files, whose stores may hang. */
+	g_array_append_val(envelope->leftovers, envelope->exec_fd);
+	g_array_append_val(envelope->leftovers, envelope->file_fd);
+	close_later(envelope->leftovers);
+	g_array_unref(envelope->leftovers);
 	g_free(envelope);
 }
 
 /* ---- reading ---- */
 
 /* Take over an inherited number.  Return: -1 with @error set if it is not one. */
-static int claim_fd(const json_t *json, const char *member, GError **error)
+static int claim_number(const json_t *value, const char *member, GError **error)
 {
-	json_int_t number = json_integer_value(json_object_get(json, member));
+	json_int_t number = json_integer_value(value);
 	int flags = number > STDERR_FILENO && number <= INT_MAX ? fcntl(number, F_GETFD) : -1;
 
 	if (flags < 0 || (flags & FD_CLOEXEC)) {
@@ -83,6 +88,27 @@ static int claim_fd(const json_t *json, const char *member, GError **error)
 	}
 	(void)fd_set_cloexec(number, true);
 	return number;
+}
+
+static int claim_fd(const json_t *json, const char *member, GError **error)
+{
+	return claim_number(json_object_get(json, member), member, error);
+}
+
+static bool claim_leftovers(struct envelope *envelope, GError **error)
+{
+	const json_t *value;
+	size_t i;
+
+	json_array_foreach(json_object_get(envelope->json, "leftovers"), i, value)
+	{
+		int fd = claim_number(value, "leftovers", error);
+
+		if (fd < 0)
+			return false;
+		g_array_append_val(envelope->leftovers, fd);
+	}
+	return true;
 }
 
 /*
@@ -207,6 +233,8 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 		if (envelope->guardian_fd < 0)
 			return false;
 	}
+	if (!claim_leftovers(envelope, error))
+		return false;
 	envelope->guardian_pid = json_integer_value(json_object_get(json, "guardian-pid")) &
 				 INT32_MAX;
 	envelope->begun_ns = json_integer_value(json_object_get(json, "begun-ns"));
@@ -230,6 +258,7 @@ struct envelope *envelope_read(GError **error)
 
 	envelope->fd = envelope->state_fd = envelope->sessions_fd = -1;
 	envelope->exec_fd = envelope->file_fd = envelope->guardian_fd = -1;
+	envelope->leftovers = g_array_new(FALSE, FALSE, sizeof(int));
 	envelope->json = read_json(&envelope->fd, error);
 	if (!envelope->json)
 		return NULL;
@@ -246,6 +275,38 @@ static void arm(const json_t *json, bool cloexec)
 	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++)
 		(void)fd_set_cloexec(json_integer_value(json_object_get(json, fd_members[i])),
 				     cloexec);
+}
+
+static void arm_leftovers(const json_t *json, bool cloexec)
+{
+	const json_t *value;
+	size_t i;
+
+	json_array_foreach(json_object_get(json, "leftovers"), i, value)(void)
+		fd_set_cloexec(json_integer_value(value), cloexec);
+}
+
+/* execve() closes what is close-on-exec, and waits for the store of each file: list those. */
+static bool list_leftovers(json_t *json, GError **error)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	json_t *list = json_array();
+	const struct dirent *entry;
+
+	json_object_set_new(json, "leftovers", list);
+	if (!dir)
+		return error_set_errno(error, errno, "cannot list what is open");
+	while ((entry = readdir(dir))) {
+		int fd = atoi(entry->d_name), flags;
+
+		if (fd <= STDERR_FILENO)
+			continue;
+		flags = fcntl(fd, F_GETFD);
+		if (flags >= 0 && (flags & FD_CLOEXEC) && fd_has_store(fd))
+			json_array_append_new(list, json_integer(fd));
+	}
+	closedir(dir);
+	return true;
 }
 
 /* Unguessable, and never the same twice. */
@@ -276,6 +337,23 @@ static int seal_json(json_t *json, GError **error)
 	return state_bytes_seal(bytes, "molt-envelope", error);
 }
 
+/* All but the store: the members' descriptors, files that nobody needs any more, and the envelope itself. */
+static int export_members(json_t *json, GError **error)
+{
+	int fd = -1;
+
+	arm(json, false);
+	if (list_leftovers(json, error))
+		fd = seal_json(json, error);
+	if (fd < 0) {
+		arm(json, true);
+		return -1;
+	}
+	arm_leftovers(json, false);
+	(void)fd_set_cloexec(fd, false);
+	return fd;
+}
+
 char **envelope_environ(char *const *env, int fd, const json_t *json, const char *reason)
 {
 	const char *nonce = json_string_value(json_object_get(json, "nonce"));
@@ -301,13 +379,21 @@ static void set_manifest(json_t *json, GBytes *manifest)
 static void list_fds(const json_t *json, const struct fdstore *store, int envelope_fd, GArray *fds)
 {
 	const struct fdstore_entry *entry;
+	const json_t *value;
+	size_t i;
 
 	g_array_append_val(fds, envelope_fd);
-	for (size_t i = 0; i < G_N_ELEMENTS(fd_members); i++) {
+	for (i = 0; i < G_N_ELEMENTS(fd_members); i++) {
 		int fd = json_integer_value(json_object_get(json, fd_members[i]));
 
 		if (fd >= 0)
 			g_array_append_val(fds, fd);
+	}
+	json_array_foreach(json_object_get(json, "leftovers"), i, value)
+	{
+		int fd = json_integer_value(value);
+
+		g_array_append_val(fds, fd);
 	}
 	for (size_t pos = 0; (entry = fdstore_iter(store, &pos));)
 		g_array_append_val(fds, entry->fd);
@@ -334,18 +420,16 @@ bool envelope_export(json_t *json, struct fdstore *store, int *fd, GError **erro
 	if (!manifest)
 		return false;
 	set_manifest(json, manifest);
-	*fd = seal_json(json, error);
-	if (*fd < 0) {
+	*fd = export_members(json, error);
+	if (*fd < 0)
 		fdstore_unexport_exec(store);
-		return false;
-	}
-	arm(json, false);
-	return fd_set_cloexec(*fd, false);
+	return *fd >= 0;
 }
 
 void envelope_unexport(json_t *json, struct fdstore *store, int *fd)
 {
 	arm(json, true);
+	arm_leftovers(json, true);
 	fdstore_unexport_exec(store);
 	fd_close(fd);
 }
@@ -397,11 +481,9 @@ bool envelope_exec_back(struct envelope *envelope, struct fdstore *store, const 
 	if (store && !envelope_export(envelope->json, store, &fd, error))
 		return false;
 	if (!store) {
-		fd = seal_json(envelope->json, error);
+		fd = export_members(envelope->json, error);
 		if (fd < 0)
 			return false;
-		arm(envelope->json, false);
-		(void)fd_set_cloexec(fd, false);
 	}
 	env = envelope_environ(plain, fd, envelope->json, NULL);
 	log_flush(LOG_EXEC_MS);

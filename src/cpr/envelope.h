@@ -18,7 +18,7 @@
  * A sealed memfd holds one JSON object.  The environment variable MOLT_CPR_EXEC is "NUMBER:NONCE": its
  * number, and a member of it, so that a variable that is left over, or set by somebody, means nothing.
  *
- *   protocol	3
+ *   protocol	4
  *   nonce	32 hex digits
  *   offer	as on the cpr channel (offer.h)
  *   fds	the manifest of the exported descriptors, base64
@@ -27,6 +27,9 @@
  *   sessions-fd	a sealed memfd with that of the process (monitor sessions)
  *   file-fd, file	the state file that was asked for, reserved, and what it is (state_file.h); -1 and
  *		null if none was
+ *   leftovers	numbers of files that nobody needs any more (a log, the device's own of two descriptors).
+ *		execve() would close them, and wait for their stores while the guest stands; whoever has
+ *		the guest closes them on a thread
  *   exec-fd	the old executable, to go back to
  *   argv, environment	the old arguments and environment
  *   guardian-fd, guardian-pid	the pipe for words to the guardian, and its pid (guardian.h)
@@ -65,6 +68,7 @@ struct envelope {
 	int exec_fd;
 	int file_fd;
 	int guardian_fd;
+	GArray *leftovers;
 	pid_t guardian_pid;
 	uint64_t begun_ns;
 	uint64_t attempt;

@@ -529,7 +529,8 @@ static enum stage_result es_export(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 	struct update *update = es->base.update;
-	autoptr(fdstore) store = fdstore_new();
+	/* The very descriptors: of two, execve() would close one. */
+	autoptr(fdstore) store = fdstore_new_view();
 
 	if (!offer_descriptors(es, store, error))
 		return STAGE_FAILED;

@@ -172,7 +172,7 @@ void update_own(struct update *update)
 {
 	update->fds.inherited = NULL;
 	update->fds.complete = false;
-	g_clear_pointer(&update->inherited, fdstore_free);
+	g_clear_pointer(&update->inherited, fdstore_leave);
 }
 
 void incoming_clear(struct incoming *in)

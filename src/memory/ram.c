@@ -151,20 +151,20 @@ static bool ram_check_fd(const struct ram_block *block, const struct memory_back
 			 GError **error)
 {
 	bool is_file = config->kind == MEMORY_BACKEND_FILE;
-	struct stat st;
+	struct statx st;
 	bool fits;
 
-	if (fstat(block->fd, &st) < 0)
+	if (!fd_look(block->fd, STATX_TYPE | STATX_SIZE, &st))
 		return error_set_errno(error, errno, "'%s': stat", block->name);
 	/* A DAX character device has no size to ask for: mmap() knows. */
-	if (is_file && S_ISCHR(st.st_mode))
+	if (is_file && S_ISCHR(st.stx_mode))
 		return true;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st.stx_mode))
 		return error_set_generic(error, "'%s': %s is not a regular file or DAX device",
 					 block->name,
 					 is_file ? config->mem_path : "its descriptor");
-	fits = is_file ? (uint64_t)st.st_size >= block->size_bytes
-		       : (uint64_t)st.st_size == block->size_bytes;
+	fits = is_file ? (uint64_t)st.stx_size >= block->size_bytes
+		       : (uint64_t)st.stx_size == block->size_bytes;
 	if (!fits)
 		return error_set_generic(error,
 					 "'%s': %s has %" PRIu64 " bytes, the backend %" PRIu64
@@ -173,7 +173,7 @@ static bool ram_check_fd(const struct ram_block *block, const struct memory_back
 					 block->inherited ? "the predecessor's memory"
 					 : is_file	  ? config->mem_path
 							  : "its memfd",
-					 (uint64_t)st.st_size, block->size_bytes);
+					 (uint64_t)st.stx_size, block->size_bytes);
 	return true;
 }
 

@@ -108,16 +108,16 @@ bool fd_identity_read(int fd, struct fd_identity *identity, GError **error)
 {
 	int flags = fcntl(fd, F_GETFL);
 	struct ifreq ifr = {0};
-	struct stat st;
+	struct statx st;
 	int seals;
 
 	memset(identity, 0, sizeof(*identity));
-	if (flags < 0 || fstat(fd, &st) < 0)
+	if (flags < 0 || !fd_look(fd, STATX_TYPE | STATX_INO, &st))
 		return error_set_errno(error, errno, "cannot look at descriptor %d", fd);
-	identity->dev = st.st_dev;
-	identity->ino = st.st_ino;
-	identity->rdev = st.st_rdev;
-	identity->mode = st.st_mode & S_IFMT;
+	identity->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	identity->ino = st.stx_ino;
+	identity->rdev = makedev(st.stx_rdev_major, st.stx_rdev_minor);
+	identity->mode = st.stx_mode & S_IFMT;
 	identity->open_flags = flags & IDENTITY_OPEN_FLAGS;
 	seals = fcntl(fd, F_GET_SEALS);
 	identity->seals = seals < 0 ? 0 : seals;
@@ -230,9 +230,9 @@ static bool verify_owner(int fd, const struct fd_identity *identity)
 
 static bool verify_exec(int fd, const struct fd_identity *identity)
 {
-	struct stat st;
+	struct statx st;
 
-	return S_ISREG(identity->mode) && fstat(fd, &st) == 0 && (st.st_mode & 0111);
+	return S_ISREG(identity->mode) && fd_look(fd, STATX_MODE, &st) && (st.stx_mode & 0111);
 }
 
 /**

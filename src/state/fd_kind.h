@@ -72,7 +72,8 @@ const char *fd_kind_name(unsigned int kind);
 /**
  * fd_identity_read() - Find out what @fd is
  *
- * Reads /proc/self/fd for anonymous inodes and VFIO only.
+ * Reads /proc/self/fd for anonymous inodes and VFIO only.  Asks no store, see fd_look(): the guest may
+ * be standing still.
  * Return: false with @error set if that cannot be found out.
  */
 bool fd_identity_read(int fd, struct fd_identity *identity, GError **error);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "state/fdstore_priv.h"
@@ -59,6 +60,20 @@ void fdstore_free(struct fdstore *store)
 	g_hash_table_unref(store->by_name);
 	g_ptr_array_unref(store->entries);
 	g_free(store);
+}
+
+void fdstore_leave(struct fdstore *store)
+{
+	g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+
+	for (guint i = 0; store && i < store->entries->len; i++) {
+		struct fdstore_entry *entry = g_ptr_array_index(store->entries, i);
+
+		g_array_append_val(fds, entry->fd);
+		entry->fd = -1;
+	}
+	close_later(fds);
+	fdstore_free(store);
 }
 
 static bool name_valid(const char *name)

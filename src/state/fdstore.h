@@ -21,14 +21,14 @@
  *
  * Rules.
  * 1. The store holds duplicates (number 3 or above, close-on-exec); its user keeps its own. Undoing
- *    an offer is freeing the store.
+ *    an offer is freeing the store.  A view (fdstore_new_view()) holds the user's own.
  * 2. Every entry records an identity, which is checked after crossing and at every take.
  * 3. Taking works once (until it is given back) and gives the taker a duplicate.  The store keeps its own until it is freed,
  *    so a successor that fails after taking can still hand everything back (export again).  After
  *    the commit it must be freed, or closed sockets would stay open through the store.
  * 4. fdstore_finish() names what was not taken.
  * 5. Everything is close-on-exec at all times but between fdstore_export_exec() and execve(), when
- *    the store's duplicates, and nothing else, are not.
+ *    what is in the store, and what must not be closed by execve() (cpr/envelope.h), is not.
  * 6. A table row per kind says how to verify it (fd_kind.c).
  *
  * Unhappy paths.  Every failure to receive closes what had arrived.  A failure to import leaves the
@@ -75,6 +75,9 @@ struct fdstore *fdstore_new_view(void);
 /** fdstore_free() - Close the store's descriptors and free it.  Accepts NULL. */
 void fdstore_free(struct fdstore *store);
 DEFINE_CLEANUP(fdstore, fdstore_free)
+
+/** fdstore_leave() - fdstore_free() under a guest that runs: files are closed by close_later(). */
+void fdstore_leave(struct fdstore *store);
 
 /** fdstore_check_name() - Whether a descriptor can be called @name. */
 bool fdstore_check_name(const char *name, GError **error);

@@ -1,5 +1,6 @@
 # Commands that meet a disk that does not answer: one outcome each, the monitor alive all the while.
 # SPDX-License-Identifier: Apache-2.0
+import os
 import pathlib
 import re
 import signal
@@ -9,7 +10,7 @@ import pytest
 
 from hungfs import hung_disk  # noqa: F401
 from qmp import Qmp, QmpError
-from vm import wait_for_socket
+from vm import MOLT, wait_for_socket
 
 # What each command does with a request that hangs in the storage, and once the storage is back:
 #
@@ -286,3 +287,113 @@ def test_output_file(vms, hung_disk, tmp_path):  # noqa: F811
     vm.shared.assert_running()
     store.go()
     other.close()
+
+
+# Nothing in the pause, and nothing between execve() and the mark, may wait for a store.
+
+@pytest.fixture
+def stores(vms, hung_disk, tmp_path):  # noqa: F811
+    """A VM in the pre-switchover window that has all sorts of files on stores: (vm, stores)."""
+    names = ("image", "output", "logfile", "log", "state")
+    disks = {name: hung_disk() for name in names}
+    wrapper = tmp_path / "logging"
+    wrapper.write_text(f'#!/bin/sh\nexec {MOLT} "$@" 2>>{disks["log"].path}\n')
+    wrapper.chmod(0o755)
+
+    def start(fault=""):
+        vm = vms(binary=str(wrapper), args=[
+            "-drive", f"file={disks['image'].path},format=raw,if=virtio",
+            "-chardev", f"file,id=c0,path={disks['output'].path},append=on,"
+            f"logfile={disks['logfile'].path},logappend=on", "-serial", "chardev:c0"])
+        vm.shared.wait_started()
+        vm.fds = vm.open_fds()
+        command = [MOLT, *vm.argv[1:]]
+        if fault:
+            new = tmp_path / "faulty"
+            new.write_text(f"#!/bin/sh\nMOLT_FAULT=exec-target:{fault} exec {MOLT} \"$@\"\n")
+            new.chmod(0o755)
+            command[0] = str(new)
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
+        vm.set_capabilities(pause_before_switchover=True)
+        vm.qmp.cmd("migrate", uri=f"file:{disks['state'].path}")
+        vm.qmp.wait_status(("pre-switchover",), 60)
+        return vm, disks
+
+    return start
+
+
+def moves(vm):
+    """The guest runs; else what its threads wait for."""
+    try:
+        vm.shared.assert_running(20)
+    except TimeoutError:
+        stacks = [(path.parent / "comm").read_text() + path.read_text()
+                  for path in pathlib.Path("/proc").glob(f"{vm.pid}/task/*/stack")]
+        raise AssertionError("the guest stands: " + "\n".join(stacks)) from None
+
+
+def held(disks):
+    return {name: disk.held() for name, disk in disks.items() if disk.held()}
+
+
+@pytest.mark.parametrize("kind", ["close", "attr"])
+def test_exec_asks_no_store(stores, kind):
+    """A close() or an fstat() that hangs: the guest goes on at once, in the new program."""
+    vm, disks = stores()
+    for disk in disks.values():
+        disk.hang(kind, hard=True)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    moves(vm)
+    info = vm.qmp.wait_status(("completed", "failed"), 20)
+    assert info["status"] == "completed", info
+    answers(vm, "running")
+    if kind == "close":  # of what the two programs have twice; the last close is on a thread
+        vm.shared.wait(lambda: "image" in held(disks))
+        answers(vm, "running")
+    for disk in disks.values():
+        disk.go()
+    try:
+        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
+    except TimeoutError:
+        assert vm.open_fds() == vm.fds
+    vm.shared.assert_running()
+
+
+@pytest.mark.parametrize("kind", ["close", "attr"])
+def test_way_back_asks_no_store(stores, kind):
+    """The same when the new program refuses and becomes the old one again."""
+    vm, disks = stores(fault="load:error")
+    for disk in disks.values():
+        disk.hang(kind, hard=True)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    moves(vm)
+    info = vm.qmp.wait_status(("completed", "failed"), 20)
+    assert info["update-record"]["result"] == "rolled-back", info
+    answers(vm, "running")
+    for disk in disks.values():
+        disk.go()
+    try:
+        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
+    except TimeoutError:
+        assert vm.open_fds() == vm.fds
+    vm.shared.assert_running()
+
+
+def test_execve_closes_no_file(stores):
+    """What the new program finds: files are what came over, by name, or are listed to be closed."""
+    vm, _ = stores(fault="build:stop")
+    closing = {}
+    for fd in os.listdir(f"/proc/{vm.pid}/fd"):
+        path = os.readlink(f"/proc/{vm.pid}/fd/{fd}")
+        info = pathlib.Path(f"/proc/{vm.pid}/fdinfo/{fd}").read_text()
+        if int(re.search("flags:\\s*(\\d+)", info)[1], 8) & os.O_PATH:
+            continue  # is no open file
+        if int(fd) > 2 and path.startswith("/") and os.path.isfile(path.removesuffix(" (deleted)")):
+            closing[fd] = path
+    vm.qmp.send("migrate-continue", state="pre-switchover")
+    vm.wait_stopped(60)
+    now = {fd: os.readlink(f"/proc/{vm.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{vm.pid}/fd")}
+    try:
+        assert {fd: now.get(fd) for fd in closing} == closing
+    finally:
+        vm.process.send_signal(signal.SIGCONT)

@@ -19,7 +19,8 @@
  * needed but the right to mount.  Commands come on stdin, one a line, and are answered on stdout, one a
  * line; with stdin it ends and unmounts.
  *
- *	hang [OP]	hold requests of that kind (read, write, flush; all of them) back
+ *	hang [OP]	hold requests of that kind (read, write, flush; all three) back; also close, which
+ *		is what a close() waits for, attr, for fstat() and ftruncate()
  *	hang-hard [OP]	the same, and even a process that is killed waits for them
  *	go		answer what is held, hold no more
  *	fail OP ERRNO	let requests of that kind fail with that number; 0: no more
@@ -35,9 +36,9 @@
 #define HELD_MAX      1024
 #define IMAGE_NODE    2
 
-enum kind { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_N };
+enum kind { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_CLOSE, KIND_ATTR, KIND_N };
 
-static const char *const kinds[KIND_N] = {"read", "write", "flush"};
+static const char *const kinds[KIND_N] = {"read", "write", "flush", "close", "attr"};
 
 static int fuse_fd;
 static uint8_t *image;
@@ -98,7 +99,7 @@ static void init(const struct fuse_in_header *in)
 
 static void look_up(const struct fuse_in_header *in)
 {
-	struct fuse_entry_out out = {.nodeid = IMAGE_NODE, .entry_valid = 1, .attr_valid = 1};
+	struct fuse_entry_out out = {.nodeid = IMAGE_NODE, .entry_valid = 1};
 
 	fill_attr(&out.attr, IMAGE_NODE);
 	if (strcmp((const char *)(in + 1), "img") == 0)
@@ -109,7 +110,7 @@ static void look_up(const struct fuse_in_header *in)
 
 static void get_attr(const struct fuse_in_header *in)
 {
-	struct fuse_attr_out out = {.attr_valid = 1};
+	struct fuse_attr_out out = {0};
 
 	fill_attr(&out.attr, in->nodeid);
 	reply(in->unique, 0, &out, sizeof(out));
@@ -145,13 +146,16 @@ static void carry_out(const struct fuse_in_header *in, enum kind kind)
 		read_image(in);
 	else if (kind == KIND_WRITE)
 		write_image(in);
+	else if (kind == KIND_ATTR)
+		get_attr(in);
 	else
 		reply(in->unique, 0, NULL, 0);
 }
 
 static void image_io(const struct fuse_in_header *in, enum kind kind)
 {
-	if (!hangs[kind]) {
+	/* The directory is there for whoever looks. */
+	if (!hangs[kind] || in->nodeid != IMAGE_NODE) {
 		carry_out(in, kind);
 		return;
 	}
@@ -203,7 +207,7 @@ static void serve(const struct fuse_in_header *in)
 		break;
 	case FUSE_GETATTR:
 	case FUSE_SETATTR:
-		get_attr(in);
+		image_io(in, KIND_ATTR);
 		break;
 	case FUSE_OPEN:
 	case FUSE_OPENDIR:
@@ -219,13 +223,15 @@ static void serve(const struct fuse_in_header *in)
 	case FUSE_FSYNC:
 		image_io(in, KIND_FLUSH);
 		break;
+	case FUSE_FLUSH:
+		image_io(in, KIND_CLOSE);
+		break;
 	case FUSE_STATFS:
 		reply(in->unique, 0, &statfs_out, sizeof(statfs_out));
 		break;
 	case FUSE_RELEASE:
 	case FUSE_RELEASEDIR:
 	case FUSE_READDIR:
-	case FUSE_FLUSH:
 		reply(in->unique, 0, NULL, 0);
 		break;
 	case FUSE_INTERRUPT:
@@ -242,27 +248,41 @@ static void serve(const struct fuse_in_header *in)
 	}
 }
 
+static enum kind kind_of(const struct fuse_in_header *in)
+{
+	switch (in->opcode) {
+	case FUSE_READ:
+		return KIND_READ;
+	case FUSE_WRITE:
+		return KIND_WRITE;
+	case FUSE_FSYNC:
+		return KIND_FLUSH;
+	case FUSE_FLUSH:
+		return KIND_CLOSE;
+	default:
+		return KIND_ATTR;
+	}
+}
+
 static void release_held(void)
 {
 	memset(hangs, 0, sizeof(hangs));
 	for (unsigned int i = 0; i < n_held; i++) {
 		const struct fuse_in_header *in = (const void *)held[i];
 
-		carry_out(in, in->opcode == FUSE_READ	 ? KIND_READ
-			      : in->opcode == FUSE_WRITE ? KIND_WRITE
-							 : KIND_FLUSH);
+		carry_out(in, kind_of(in));
 		free(held[i]);
 	}
 	n_held = 0;
 }
 
-/* Bits of the kinds that @name means; "" means all. */
+/* Bits of the kinds that @name means; "" means those of a disk. */
 static unsigned int kinds_named(const char *name)
 {
 	unsigned int bits = 0;
 
 	for (int kind = 0; kind < KIND_N; kind++)
-		if (!*name || strcmp(name, kinds[kind]) == 0)
+		if (*name ? strcmp(name, kinds[kind]) == 0 : kind <= KIND_FLUSH)
 			bits |= 1u << kind;
 	return bits;
 }

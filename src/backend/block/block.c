@@ -82,6 +82,15 @@ static int block_end(int fd, uint64_t *end_bytes)
 	return S_ISBLK(st.st_mode) ? ioctl(fd, BLKGETSIZE64, end_bytes) : 0;
 }
 
+/* The same without asking the store, and what it is: of an image that a guest may be waiting for. */
+static int block_look(int fd, struct statx *st, uint64_t *end_bytes)
+{
+	if (!fd_look(fd, STATX_TYPE | STATX_SIZE, st))
+		return -1;
+	*end_bytes = st->stx_size;
+	return S_ISBLK(st->stx_mode) ? ioctl(fd, BLKGETSIZE64, end_bytes) : 0;
+}
+
 /* What is asked of an image before a guest has it. */
 static bool block_check_content(const struct block_config *config, int fd, GError **error)
 {
@@ -149,8 +158,8 @@ static void block_measure_direct(struct block_node *node)
 {
 	struct statx stx = {0};
 
-	if (statx(node->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
-	    (stx.stx_mask & STATX_DIOALIGN) && stx.stx_dio_offset_align) {
+	if (fd_look(node->fd, STATX_DIOALIGN, &stx) && (stx.stx_mask & STATX_DIOALIGN) &&
+	    stx.stx_dio_offset_align) {
 		node->traits.align_bytes = MAX(stx.stx_dio_offset_align, BLOCK_SECTOR_BYTES);
 		node->traits.memory_align_bytes = MAX(stx.stx_dio_mem_align, 1);
 		return;
@@ -164,11 +173,12 @@ static void block_measure_direct(struct block_node *node)
 static bool block_measure(struct block_node *node, GError **error)
 {
 	int sector = BLOCK_SECTOR_BYTES;
-	struct stat st;
+	struct statx st;
 
-	if (fstat(node->fd, &st) < 0 || block_end(node->fd, &node->end_bytes) < 0)
+	/* One that was just opened has been measured: block_check_content(). */
+	if (block_look(node->fd, &st, &node->end_bytes) < 0)
 		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
-	node->traits.is_device = S_ISBLK(st.st_mode);
+	node->traits.is_device = S_ISBLK(st.stx_mode);
 	if (node->traits.is_device && ioctl(node->fd, BLKSSZGET, &sector) < 0)
 		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
 	node->sector_bytes = MAX(sector, BLOCK_SECTOR_BYTES);
@@ -184,16 +194,16 @@ static bool block_measure(struct block_node *node, GError **error)
 static bool block_check_fd(const struct block_config *config, int fd, GError **error)
 {
 	int flags = fcntl(fd, F_GETFL);
-	struct stat st;
+	struct statx st;
 
-	if (flags < 0 || fstat(fd, &st) < 0)
+	if (flags < 0 || !fd_look(fd, STATX_TYPE, &st))
 		return error_set_errno(error, errno, "cannot examine '%s'", config->filename);
 	if ((flags & O_ACCMODE) != (config->read_only ? O_RDONLY : O_RDWR))
 		return error_set_generic(error, "'%s' is open %s, but the configuration says %s",
 					 config->filename,
 					 config->read_only ? "for writing" : "read-only",
 					 config->read_only ? "read-only=on" : "read-only=off");
-	return block_check_type(config, st.st_mode, error);
+	return block_check_type(config, st.stx_mode, error);
 }
 
 struct block_node *block_node_new(const struct block_config *config, struct fd_source *fds,
@@ -303,6 +313,13 @@ static bool block_lock_for(struct block_node *node, bool share_rw, GError **erro
 
 	if (node->locking == ON_OFF_OFF)
 		return true;
+	/* Whoever has the device over there locked for it, and the locks came with the descriptor.  A
+	 * server would have to be asked, while the guest stands still. */
+	if (!node->fresh && node->fds && node->fds->complete) {
+		node->lock_held = held;
+		node->lock_shared = shared;
+		return true;
+	}
 	err = block_lock(node->fd, held, shared);
 	if (err && node->fresh)
 		(void)block_lock(node->fd, node->lock_held, node->lock_shared);

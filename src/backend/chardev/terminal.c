@@ -24,9 +24,9 @@
 
 static bool fd_is(int fd, mode_t type)
 {
-	struct stat st;
+	struct statx st;
 
-	return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == type;
+	return fd_look(fd, STATX_TYPE, &st) && (st.stx_mode & S_IFMT) == type;
 }
 
 /*
