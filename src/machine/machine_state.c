@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "backend/block/block.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "state/txn.h"
@@ -360,6 +361,12 @@ void machine_add_blockers(struct machine *machine, GPtrArray *reasons)
 		g_autoptr(GError) reason = NULL;
 
 		if (!chardev_preservable(machine->own_chardevs->pdata[i], &reason))
+			g_ptr_array_add(reasons, g_strdup(reason->message));
+	}
+	for (guint i = 0; machine->blocks && i < machine->blocks->len; i++) {
+		g_autoptr(GError) reason = NULL;
+
+		if (!block_node_check_resized(machine->blocks->pdata[i], &reason))
 			g_ptr_array_add(reasons, g_strdup(reason->message));
 	}
 }

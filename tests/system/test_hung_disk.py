@@ -289,6 +289,53 @@ def test_output_file(vms, hung_disk, tmp_path):  # noqa: F811
     other.close()
 
 
+@pytest.mark.parametrize("how", ["qmp", "hmp"])
+def test_resize(vms, hung_disk, how):  # noqa: F811
+    """Of an image whose store hangs: told in time; done, and told to the guest, when the store is back."""
+    store = hung_disk()
+    vm = vms(args=["-drive", f"file={store.path},format=raw,if=none,id=d0",
+                   "-device", "virtio-blk-pci,drive=d0"])
+    vm.shared.wait_started()
+
+    def resize(mib):
+        if how == "hmp":
+            return vm.qmp.hmp(f"block_resize d0 {mib}M")
+        try:
+            vm.qmp.cmd("block_resize", device="d0", size=mib << 20)
+        except QmpError as error:
+            return str(error)
+        return ""
+    store.hang("attr", hard=True)
+    begun = time.monotonic()
+    assert f"the storage of '{store.path}' has not answered within 500 ms" in resize(4)
+    assert time.monotonic() - begun < 5
+    answers(vm, "running")
+    store.wait_held()
+    assert f"'{store.path}' is being resized" in resize(4)
+    assert vm.qmp.cmd("query-block")[0]["inserted"]["image"]["virtual-size"] == 4 << 20
+    for mode in ("cpr-exec", "cpr-transfer"):
+        vm.qmp.cmd("migrate-set-parameters", mode=mode)
+        assert "is being resized" in vm.qmp.cmd("query-migrate")["blocked-reasons"][0]
+    vm.shared.assert_running()
+    store.go()
+    vm.shared.wait(lambda: "has 4194304 bytes now" in vm.log_text())
+    assert resize(4) == ""
+    vm.exec()
+    vm.shared.assert_running()
+
+
+def test_resize_and_the_end(vms, hung_disk):  # noqa: F811
+    """quit does not wait for it."""
+    store = hung_disk()
+    vm = vms(args=["-drive", f"file={store.path},format=raw,if=none,id=d0",
+                   "-device", "virtio-blk-pci,drive=d0"])
+    vm.shared.wait_started()
+    store.hang("attr")
+    with pytest.raises(QmpError, match="has not answered within 500 ms"):
+        vm.qmp.cmd("block_resize", device="d0", size=4 << 20)
+    assert vm.quit() == 0
+
+
 # Nothing in the pause, and nothing between execve() and the mark, may wait for a store.
 
 @pytest.fixture

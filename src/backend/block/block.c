@@ -14,8 +14,13 @@
 #include "backend/block/engine.h"
 #include "backend/block/format.h"
 #include "backend/block/lock.h"
+#include "backend/block/resize.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
+
+/* How long the main loop stands still for a store that is slow. */
+#define BLOCK_RESIZE_MS 500
 
 /**
  * struct block_node - One open image
@@ -26,6 +31,7 @@
  * @fresh:	Opened here, not inherited
  * @lock_held, @lock_shared: what was locked here last
  * @io_status:	enum block_io_status
+ * @resize:	One that its storage has not done so far; NULL: none
  */
 struct block_node {
 	char *name;
@@ -46,6 +52,7 @@ struct block_node {
 	enum block_on_error werror, rerror;
 	int io_status;
 	struct block_traits traits;
+	struct block_resize *resize;
 };
 
 /** struct block_opening - What block_open() is given; @opened is set when it has opened something */
@@ -242,6 +249,7 @@ void block_node_free(struct block_node *node)
 		return;
 	if (node->fd >= 0)
 		fd_withdraw(node->fds, node->fd_name);
+	block_resize_forget(node->resize, &node->fd);
 	fd_close(&node->fd);
 	g_free(node->name);
 	g_free(node->drive_id);
@@ -364,62 +372,70 @@ void block_node_detach(struct block_node *node)
 
 /* ---- size ---- */
 
-/* Others may have a say in the size: QEMU holds and shares this permission while it resizes. */
-static bool block_may_resize(struct block_node *node, GError **error)
+static void take_size(struct block_node *node, uint64_t end_bytes)
 {
-	int err = 0;
-
-	if (node->read_only)
-		return error_set_generic(error, "'%s' is read-only", node->filename);
-	if (node->locking != ON_OFF_OFF && node->lock_held)
-		err = block_lock(node->fd, node->lock_held | BLOCK_PERM_RESIZE, node->lock_shared);
-	if (err == EAGAIN)
-		error_set_generic(error,
-				  "'%s': another process uses the image and relies on its size",
-				  node->filename);
-	return err != EAGAIN;
-}
-
-static void block_resize_ended(struct block_node *node)
-{
-	if (node->locking != ON_OFF_OFF && node->lock_held)
-		(void)block_lock(node->fd, node->lock_held, node->lock_shared);
-}
-
-static bool block_change_size(struct block_node *node, uint64_t size_bytes, uint64_t *end_bytes,
-			      GError **error)
-{
-	if (!node->traits.is_device && TEMP_FAILURE_RETRY(ftruncate(node->fd, size_bytes)) < 0)
-		return error_set_errno(error, errno, "cannot make '%s' %" PRIu64 " bytes long",
-				       node->filename, size_bytes);
-	if (block_end(node->fd, end_bytes) < 0)
-		return error_set_errno(error, errno, "cannot measure '%s'", node->filename);
-	if (node->traits.is_device && *end_bytes < size_bytes)
-		return error_set_generic(error,
-					 "'%s' has %" PRIu64
-					 " bytes, and a device does not grow by "
-					 "itself; extend it first",
-					 node->filename, *end_bytes);
-	return true;
-}
-
-bool block_node_resize(struct block_node *node, uint64_t size_bytes, GError **error)
-{
-	uint64_t end_bytes;
-	bool ok;
-
-	if (size_bytes > INT64_MAX || (size_bytes == 0 && !node->traits.is_device))
-		return error_set_generic(error, "a size of %" PRIu64 " bytes is impossible",
-					 size_bytes);
-	ok = block_may_resize(node, error) &&
-	     block_change_size(node, size_bytes, &end_bytes, error);
-	block_resize_ended(node);
-	if (!ok)
-		return false;
 	if (node->user.resized)
 		node->user.resized(node->user.opaque, end_bytes);
 	else
 		block_node_set_end(node, end_bytes);
+}
+
+static void resized_late(void *opaque, uint64_t end_bytes, const GError *error)
+{
+	struct block_node *node = opaque;
+
+	node->resize = NULL;
+	if (error) {
+		log_warn("block_resize, which was given up before: %s", error->message);
+		return;
+	}
+	log_info("block_resize, which was given up before: '%s' has %" PRIu64 " bytes now",
+		 node->filename, end_bytes);
+	take_size(node, end_bytes);
+}
+
+bool block_node_check_resized(const struct block_node *node, GError **error)
+{
+	return !node->resize || error_set_generic(error,
+						  "'%s' is being resized: its storage has not "
+						  "answered so far",
+						  node->filename);
+}
+
+bool block_node_resize(struct block_node *node, uint64_t size_bytes, GError **error)
+{
+	const struct block_resize_what what = {
+		.fd = node->fd,
+		.filename = node->filename,
+		.size_bytes = size_bytes,
+		.is_device = node->traits.is_device,
+		.locks = node->locking != ON_OFF_OFF && node->lock_held,
+		.held = node->lock_held,
+		.shared = node->lock_shared,
+	};
+	struct block_resize *resize;
+	uint64_t end_bytes;
+
+	if (size_bytes > INT64_MAX || (size_bytes == 0 && !node->traits.is_device))
+		return error_set_generic(error, "a size of %" PRIu64 " bytes is impossible",
+					 size_bytes);
+	if (node->read_only)
+		return error_set_generic(error, "'%s' is read-only", node->filename);
+	if (!block_node_check_resized(node, error))
+		return false;
+	resize = block_resize_start(&what, error);
+	if (!resize)
+		return false;
+	if (!block_resize_wait(resize, BLOCK_RESIZE_MS, resized_late, node)) {
+		node->resize = resize;
+		return error_set(error, MOLT_ERROR_TIMEOUT,
+				 "the storage of '%s' has not answered within %u ms; it is asked "
+				 "still, and the guest is told when it has done it",
+				 node->filename, BLOCK_RESIZE_MS);
+	}
+	if (!block_resize_take(resize, &end_bytes, error))
+		return false;
+	take_size(node, end_bytes);
 	return true;
 }
 
@@ -502,11 +518,12 @@ static json_t *block_image_json(const struct block_node *node)
 	json_t *image = json_pack("{s:s, s:s, s:I, s:b}", "filename", shown, "format", "raw",
 				  "virtual-size", (json_int_t)block_node_size_bytes(node),
 				  "dirty-flag", 0);
-	struct stat st;
+	struct statx st;
 
-	if (fstat(node->fd, &st) == 0)
+	/* As far as it is known here: a monitor waits for no store. */
+	if (fd_look(node->fd, STATX_BLOCKS, &st))
 		json_object_set_new(image, "actual-size",
-				    json_integer(st.st_blocks * INT64_C(512)));
+				    json_integer(st.stx_blocks * INT64_C(512)));
 	return image;
 }
 

@@ -149,10 +149,18 @@ void block_node_detach(struct block_node *node);
  *
  * A regular file is cut or extended; of a block device, which was resized by other means, the
  * present size is taken, which must not be below @size_bytes.
+ *
+ * The store is asked on a thread.  One that does not answer within half a second is not waited for: the
+ * error is MOLT_ERROR_TIMEOUT, and when it has answered, @resized is called all the same, from the main
+ * loop, and the log has what became of it.
  * Context: main thread.
- * Return: false with @error set, nothing changed.
+ * Return: false with @error set, nothing changed so far.
  */
 bool block_node_resize(struct block_node *node, uint64_t size_bytes, GError **error);
+
+/** block_node_check_resized() - False with @error while a resize is under way that was given up: the VM
+ * cannot be updated. */
+bool block_node_check_resized(const struct block_node *node, GError **error);
 
 /** block_node_set_end() - The image ends at @end_bytes; where the node's queue is idle or in hand. */
 void block_node_set_end(struct block_node *node, uint64_t end_bytes);
