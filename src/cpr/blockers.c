@@ -11,7 +11,9 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/memory_room.h"
 #include "cpr/internal.h"
+#include "cpr/memory_need.h"
 
 /**
  * DOC: theory of operation
@@ -105,6 +107,15 @@ static void check_address_space(struct update *update, uint32_t more, GPtrArray 
 						ADDRESS_SPACE >> 20, strerror(errno)));
 }
 
+/* The rehearsal builds the machine once more: no less than this process has for it. */
+static void check_memory(struct update *update, uint32_t more, GPtrArray *reasons)
+{
+	GError *reason = NULL;
+
+	if (!memory_need_check(memory_own_bytes(), &reason))
+		blocked(reasons, reason);
+}
+
 /* A way back needs the program that is to come back. */
 static void check_program(struct update *update, uint32_t more, GPtrArray *reasons)
 {
@@ -129,6 +140,7 @@ static const struct blocker {
 	{EVERY_MODE, check_proc},
 	{EVERY_MODE, check_descriptors},
 	{EVERY_MODE, check_address_space},
+	{MODE(MIGRATION_MODE_CPR_EXEC), check_memory},
 	{MODE(MIGRATION_MODE_CPR_EXEC), check_program},
 };
 

@@ -15,6 +15,7 @@
 #include "base/stuck.h"
 #include "cpr/guardian.h"
 #include "cpr/internal.h"
+#include "cpr/memory_need.h"
 #include "cpr/probe.h"
 #include "cpr/state_file.h"
 
@@ -67,7 +68,7 @@ struct rehearsal_kit {
  * @exec_fd:	This program's executable, to come back to
  * @kit:	What a rehearsal finds
  * @probe:	The program that rehearses, new or old
- * @memory_bytes: What it needs, as the new one said
+ * @memory_bytes: What it needs, as the new one said; see memory_need.h
  * @guardian:	Keeps the old address space, and knows the way back
  * @store:	What crosses
  * @state_fd, @sessions_fd: Sealed memfds with the VM's state, and the process's
@@ -445,7 +446,7 @@ static enum stage_result es_guard(void *ctx, GError **error)
 	struct exec_source *es = ctx;
 
 	es->base.update->progress.connected_ns = clock_now_ns();
-	if (!check_threads(STUCK_MS, error))
+	if (!check_threads(STUCK_MS, error) || !memory_need_check(es->memory_bytes, error))
 		return STAGE_FAILED;
 	return guardian_start(&es->guardian, error) ? STAGE_DONE : STAGE_FAILED;
 }
@@ -455,6 +456,11 @@ static enum stage_result es_guard(void *ctx, GError **error)
 static enum stage_result es_store(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
+
+	/* In a manager's window others may have taken what there was. */
+	if (es->base.update->capabilities.on[MIGRATION_CAP_PAUSE_BEFORE_SWITCHOVER] &&
+	    !memory_need_check(es->memory_bytes, error))
+		return STAGE_FAILED;
 
 	es->state_fd = state_bytes_seal(es->base.state, "molt-state", error);
 	if (es->state_fd < 0)

@@ -155,8 +155,12 @@ static GError *ended_silently(struct probe *probe, int status)
 
 	if (WIFSIGNALED(status))
 		return g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
-				   "%s was killed by signal %d (%s) without answering%s",
+				   "%s was killed by signal %d (%s) without answering%s%s",
 				   probe->command, WTERMSIG(status), strsignal(WTERMSIG(status)),
+				   WTERMSIG(status) == SIGKILL
+					   ? ", as the kernel does where memory is short (see "
+					     "memory.events of its cgroup, and the kernel's log)"
+					   : "",
 				   said);
 	return g_error_new(MOLT_ERROR, MOLT_ERROR_GENERIC,
 			   "%s ended with status %d without answering: is it molt?%s",

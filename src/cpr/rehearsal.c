@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/memory_room.h"
 #include "cpr/link.h"
 #include "cpr/probe.h"
 
@@ -76,27 +77,6 @@ bool probe_begin(GError **error)
 	return true;
 }
 
-/* What this process has beside what it shares: its heap and stacks, and its page tables. */
-static uint64_t own_memory_bytes(void)
-{
-	g_autofree char *text = NULL;
-	uint64_t kib = 0;
-
-	if (!g_file_get_contents("/proc/self/status", &text, NULL, NULL))
-		return 0;
-	for (const char *line = text; line; line = strchr(line, '\n')) {
-		unsigned long value;
-
-		line += *line == '\n';
-		if (sscanf(line, "RssAnon: %lu kB", &value) == 1 ||
-		    sscanf(line, "VmPTE: %lu kB", &value) == 1)
-			kib += value;
-		if (!*line)
-			break;
-	}
-	return kib << 10;
-}
-
 static void answer(enum frame_type type, json_t *body)
 {
 	bool sent = link_send(rehearsal.link, type, body, NULL);
@@ -109,7 +89,7 @@ void probe_accept(void)
 {
 	answer(FRAME_ACCEPT, json_pack("{s:s, s:I, s:I}", "build", MOLT_VERSION, "start-ns",
 				       (json_int_t)clock_process_ns(), "memory-bytes",
-				       (json_int_t)own_memory_bytes()));
+				       (json_int_t)memory_own_bytes()));
 	_exit(EXIT_FAILURE);
 }
 

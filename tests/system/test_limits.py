@@ -6,12 +6,15 @@ import resource
 import shutil
 import signal
 import stat
+import socket
 import subprocess
+import tempfile
+import time
 
 import pytest
 
-from qmp import QmpError
-from vm import MOLT, wait_for_socket
+from qmp import Qmp, QmpError
+from vm import MOLT, Vm, payload, wait_for_change, wait_for_socket
 
 MIB = 1 << 20
 
@@ -162,6 +165,247 @@ def test_successor_by_exec(vms, tmp_path):
     vm.shared.assert_running()
 
 
+@pytest.mark.parametrize("name,value", [("NOFILE", 16), ("AS", 32 * MIB)])
+def test_new_program_under_a_limit(vms, tmp_path, name, value):
+    """It holds for the new program alone: the rehearsal finds out."""
+    vm = vms()
+    vm.shared.wait_started()
+    wrapper = under(tmp_path, name, value)
+    before = Before(vm)
+    info = migrate_exec(vm, [wrapper])
+    assert_unchanged(info, "")
+    before.assert_same()
+    vm.exec(command=[MOLT])
+    vm.shared.assert_running()
+
+
+# ---- RLIMIT_NPROC: of a user who is not root ----
+
+STRANGER = 12345
+
+
+@pytest.fixture
+def unprivileged():
+    """A directory of a user without privileges, with a molt of his, who may use /dev/kvm."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user, with setpriv")
+    mode = stat.S_IMODE(os.stat("/dev/kvm").st_mode)
+    path = pathlib.Path(tempfile.mkdtemp(dir="/run"))
+    shutil.copy(MOLT, path / "molt.bin")
+    shutil.copy(payload("counter"), path / "counter.elf")
+    wrapper = path / "molt"
+    wrapper.write_text(f"#!/bin/sh\nexec setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups "
+                       f'{path}/molt.bin "$@"\n')
+    wrapper.chmod(0o755)
+    os.chown(path, STRANGER, STRANGER)
+    os.chmod("/dev/kvm", 0o666)
+    yield path
+    os.chmod("/dev/kvm", mode)
+    shutil.rmtree(path)
+
+
+def stranger_tasks():
+    """How many tasks the user has, each of which counts."""
+    n = 0
+    for task in pathlib.Path("/proc").glob("[0-9]*/task/*/status"):
+        try:
+            n += f"Uid:\t{STRANGER}\t" in task.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return n
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_nproc(vms, unprivileged, more):
+    """No task more, or none but the new program's first."""
+    vm = Vm(unprivileged, binary=str(unprivileged / "molt"), kernel=str(unprivileged / "counter.elf"))
+    vm.shared.wait_started()
+    own = [str(unprivileged / "molt.bin")]
+    # What jobs and engines start for a while is gone.
+    vm.exec(command=own)
+    vm.shared.wait(lambda: not vm.children())
+    before = Before(vm)
+    limit(vm, "NPROC", stranger_tasks() + more)
+    info = migrate_exec(vm, own)
+    assert_unchanged(info, "Resource temporarily unavailable")
+    before.assert_same()
+    limit(vm, "NPROC", resource.RLIM_INFINITY)
+    vm.exec(command=own)
+    vm.shared.assert_running()
+
+
+def test_nproc_of_a_successor(vms, unprivileged):
+    """By transfer: it ends with a reason, and the guest stays."""
+    vm = Vm(unprivileged, binary=str(unprivileged / "molt"), kernel=str(unprivileged / "counter.elf"))
+    vm.shared.wait_started()
+    wrapper = unprivileged / "few"
+    wrapper.write_text(f"#!/bin/sh\nexec prlimit --nproc=1:1 {unprivileged}/molt \"$@\"\n")
+    wrapper.chmod(0o755)
+    before = Before(vm)
+    new = vm.successor(binary=str(wrapper), wait_qmp=False, qmp=False)
+    try:
+        wait_for_socket(new.cpr_path, 10)
+        vm.migrate_to(new)
+        assert_unchanged(vm.qmp.wait_status(("failed", "completed"), 60), "")
+    except TimeoutError:
+        pass
+    assert new.wait_exit() not in (None, 0)
+    assert "Resource temporarily unavailable" in new.log_text()
+    before.assert_same()
+
+
+# ---- descriptors ----
+
+def test_no_descriptor_for_a_client(vms, tmp_path):
+    """accept() fails: others stay alive, and the client is taken as soon as there is room."""
+    path = str(tmp_path / "second.qmp")
+    vm = vms(args=["-qmp", f"unix:{path},server=on,wait=off"])
+    wait_for_socket(path)
+    had = resource.prlimit(vm.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(vm.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{vm.pid}/fd")), had[1]))
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    client.settimeout(30)
+
+    def used():
+        return sum(map(int, pathlib.Path(f"/proc/{vm.pid}/task/{vm.pid}/stat").read_text()
+                       .rsplit(")", 1)[1].split()[11:13]))
+    for _ in range(5):
+        assert vm.qmp.cmd("query-status")["status"] == "running"
+    begun = used()
+    wait_for_change(None, 2)
+    # A loop that turned all the time would have used most of the two seconds.
+    assert used() - begun < 100, "the main loop spins"
+    assert vm.qmp.cmd("query-status")["status"] == "running"
+    resource.prlimit(vm.pid, resource.RLIMIT_NOFILE, had)
+    assert b"QMP" in client.recv(4096)
+    client.close()
+    vm.shared.assert_running()
+
+
+# ---- memory ----
+
+class Cgroup:
+    """One of version 2, with the memory controller."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.path.mkdir()
+
+    def write(self, name, value):
+        (self.path / name).write_text(str(value))
+
+    def number(self, name):
+        return int((self.path / name).read_text())
+
+    def events(self, name):
+        return int((self.path / "memory.events").read_text().split(f"\n{name} ")[1].split()[0])
+
+    def used(self):
+        """Without what can be reclaimed."""
+        lines = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        return self.number("memory.current") - sum(
+            int(lines[name]) for name in ("inactive_file", "active_file", "slab_reclaimable"))
+
+    def leave(self, name, room):
+        """Let there be @room bytes."""
+        self.write(name, self.used() + room)
+
+    def program(self, path):
+        """A molt that goes into it first."""
+        path.write_text(f'#!/bin/sh\necho $$ >{self.path}/cgroup.procs && exec {MOLT} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+
+def remove(group, timeout=30.0):
+    """As soon as the last that was killed in it is gone."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return group.rmdir()
+        except OSError:
+            assert time.monotonic() < end, (group / "cgroup.procs").read_text()
+            wait_for_change(None, 0.02)
+
+
+@pytest.fixture
+def cgroup():
+    if os.geteuid() != 0:
+        pytest.skip("only root makes cgroups")
+    mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    top = next((pathlib.Path(m[1]) for m in mounts if m[2] == "cgroup2"), None)
+    mounted = None
+    if not top:
+        top = mounted = pathlib.Path("/run/molt-test-cgroup")
+        top.mkdir(exist_ok=True)
+        if subprocess.run(["mount", "-t", "cgroup2", "cgroup2", top], check=False).returncode:
+            pytest.skip("no cgroups of version 2 here")
+    try:
+        (top / "cgroup.subtree_control").write_text("+memory")
+    except OSError as error:
+        pytest.skip(f"no memory controller here: {error}")
+    group = Cgroup(top / f"molt-test-{os.getpid()}")
+    yield group
+    for procs in [*group.path.glob("*/cgroup.procs"), group.path / "cgroup.procs"]:
+        for pid in procs.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        remove(procs.parent)
+    if mounted:
+        subprocess.run(["umount", "-l", mounted], check=True)
+
+
+def test_memory_is_short(vms, tmp_path, cgroup):
+    """Known beforehand, so that a cgroup which ends as a whole does not lose the guest to a rehearsal."""
+    vm = vms(binary=cgroup.program(tmp_path / "in-cgroup"))
+    vm.shared.wait_started()
+    before = Before(vm)
+    cgroup.write("memory.oom.group", 1)
+    cgroup.leave("memory.max", 2 * MIB)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    assert "memory.max" in vm.qmp.cmd("query-migrate")["blocked-reasons"][0]
+    with pytest.raises(QmpError, match=f"the cgroup '{cgroup.path}' has room for . MiB"):
+        migrate_exec(vm)
+    assert cgroup.events("oom_kill") == 0
+    before.assert_same()
+    cgroup.write("memory.max", "max")
+    vm.exec(command=[MOLT])
+    vm.shared.assert_running()
+
+
+def test_memory_gets_short(vms, tmp_path, cgroup):
+    """While a manager has the guest stopped: what the rehearsal needed is not there any more."""
+    vm = vms(binary=cgroup.program(tmp_path / "in-cgroup"))
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[MOLT])
+    vm.set_capabilities(pause_before_switchover=True)
+    vm.qmp.cmd("migrate", uri=f"file:{tmp_path}/state")
+    vm.qmp.wait_status(("pre-switchover",), 60)
+    cgroup.leave("memory.max", 2 * MIB)
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    info = vm.qmp.wait_status(("completed", "failed"), 60)
+    assert info["update-record"]["result"] == "rolled-back", info
+    assert f"the cgroup '{cgroup.path}' has room for" in info["error-desc"], info
+    vm.shared.assert_running()
+    assert cgroup.events("oom_kill") == 0
+    cgroup.write("memory.max", "max")
+
+
+def test_new_program_without_memory(vms, tmp_path, cgroup):
+    """In a cgroup of its own it is killed, which is told; nothing of this one is."""
+    vm = vms()
+    vm.shared.wait_started()
+    cgroup.write("memory.max", 2 * MIB)
+    wrapper = cgroup.program(tmp_path / "in-cgroup")
+    before = Before(vm)
+    info = migrate_exec(vm, [wrapper])
+    assert_unchanged(info, "killed by signal 9 (Killed) without answering, as the kernel does where "
+                           "memory is short")
+    assert cgroup.events("oom_kill") > 0
+    before.assert_same()
+    vm.exec(command=[MOLT])
+
+
 # ---- file systems ----
 
 @pytest.fixture
@@ -191,6 +435,59 @@ def test_no_room_for_the_state(vms, full):
     assert os.listdir(full) == ["filler"]
     before.assert_same()
     vm.exec(command=[MOLT])
+
+
+def test_no_room_for_a_socket(vms, tmp_path):
+    """A file system without an inode left, such as a full /tmp: the successor ends, the guest stays."""
+    place = tmp_path / "full"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", place],
+                      check=False).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        vm = vms()
+        vm.shared.wait_started()
+        before = Before(vm)
+        new = vm.successor(wait_qmp=False, qmp=False, paths=(f"{place}/main", f"{place}/cpr"))
+        assert new.wait_exit() == 1
+        assert "No space left on device" in new.log_text()
+        with pytest.raises(QmpError, match="No such file or directory"):
+            vm.migrate_to(new)
+        info = migrate_exec(vm, uri=f"file:{place}/state")
+        assert_unchanged(info, "No space left on device")
+        assert os.listdir(place) == []
+        before.assert_same()
+        vm.exec(command=[MOLT])
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_no_room_for_more_ram(vms, tmp_path, mode):
+    """A full /dev/shm: what the guest has of its RAM file crosses; no page is added to it."""
+    place = tmp_path / "shm"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", place],
+                      check=False).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        vm = vms(ram=f"{place}/ram")
+        vm.shared.wait_started()
+        try:
+            with open(place / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(MIB))
+        except OSError:
+            pass
+        assert os.statvfs(place).f_bavail == 0
+        if mode == "exec":
+            vm.exec(command=[MOLT])
+        else:
+            vm = vm.transfer()
+        vm.shared.assert_running()
+        assert sorted(os.listdir(place)) == ["filler", "ram"]
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "directory", "two-names", "stranger"])
