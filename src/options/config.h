@@ -165,7 +165,9 @@ extern const char *const block_on_error_names[];
  * @protocol_name: node name of the file layer if it had one of its own, else NULL
  * @drive_id:	-drive id= (query-block's "device"), NULL for -blockdev
  * @filename:	image path or block device
- * @host_device: the file driver was host_device: refuse a regular file (and the reverse)
+ * @host_device: the file driver was host_device: refuse a regular file (and the reverse).  A -drive says
+ *		nothing of what its file is, and the file is not looked at to find out: the guest of a
+ *		predecessor may be standing still, and the store hang
  * @read_only:	read-only=on / readonly=on
  * @cache_direct: O_DIRECT (cache=none, cache=directsync, cache.direct=on)
  * @cache_no_flush: flushes are ignored (cache=unsafe, cache.no-flush=on)

@@ -3,7 +3,6 @@
 #include "options/parse.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
 #include "options/text.h"
@@ -88,14 +87,6 @@ static bool on_unless_auto(enum on_off_auto given, bool otherwise)
 	return given == ON_OFF_AUTO ? otherwise : given == ON_OFF_ON;
 }
 
-/* A -drive says nothing of what its file is. */
-static bool is_block_device(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
-}
-
 static void drive_add_block(struct parse *p, const struct drive_args *args, bool format_given,
 			    const char *id)
 {
@@ -105,7 +96,6 @@ static void drive_add_block(struct parse *p, const struct drive_args *args, bool
 	block->node_name = g_strdup(id);
 	block->drive_id = g_strdup(id);
 	block->filename = g_strdup(args->file);
-	block->host_device = is_block_device(args->file);
 	block->read_only = args->read_only;
 	block->cache_direct = on_unless_auto(args->cache_direct, direct);
 	block->cache_no_flush = on_unless_auto(args->cache_no_flush, args->cache == CACHE_UNSAFE);

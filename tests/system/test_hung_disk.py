@@ -363,7 +363,7 @@ def stores(vms, hung_disk, tmp_path):  # noqa: F811
         vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
         vm.set_capabilities(pause_before_switchover=True)
         vm.qmp.cmd("migrate", uri=f"file:{disks['state'].path}")
-        vm.qmp.wait_status(("pre-switchover",), 60)
+        vm.qmp.wait_status(("pre-switchover",), 180)
         return vm, disks
 
     return start
@@ -372,7 +372,7 @@ def stores(vms, hung_disk, tmp_path):  # noqa: F811
 def moves(vm):
     """The guest runs; else what its threads wait for."""
     try:
-        vm.shared.assert_running(20)
+        vm.shared.assert_running(60)
     except TimeoutError:
         stacks = [(path.parent / "comm").read_text() + path.read_text()
                   for path in pathlib.Path("/proc").glob(f"{vm.pid}/task/*/stack")]
@@ -391,7 +391,7 @@ def test_exec_asks_no_store(stores, kind):
         disk.hang(kind, hard=True)
     vm.qmp.cmd("migrate-continue", state="pre-switchover")
     moves(vm)
-    info = vm.qmp.wait_status(("completed", "failed"), 20)
+    info = vm.qmp.wait_status(("completed", "failed"), 60)
     assert info["status"] == "completed", info
     answers(vm, "running")
     if kind == "close":  # of what the two programs have twice; the last close is on a thread
@@ -414,7 +414,7 @@ def test_way_back_asks_no_store(stores, kind):
         disk.hang(kind, hard=True)
     vm.qmp.cmd("migrate-continue", state="pre-switchover")
     moves(vm)
-    info = vm.qmp.wait_status(("completed", "failed"), 20)
+    info = vm.qmp.wait_status(("completed", "failed"), 60)
     assert info["update-record"]["result"] == "rolled-back", info
     answers(vm, "running")
     for disk in disks.values():

@@ -395,7 +395,7 @@ def test_new_program_without_memory(vms, tmp_path, cgroup):
     """In a cgroup of its own it is killed, which is told; nothing of this one is."""
     vm = vms()
     vm.shared.wait_started()
-    cgroup.write("memory.max", 2 * MIB)
+    cgroup.write("memory.max", 256 << 10)
     wrapper = cgroup.program(tmp_path / "in-cgroup")
     before = Before(vm)
     info = migrate_exec(vm, [wrapper])
