@@ -47,6 +47,7 @@ static struct avail avail __attribute__((aligned(4096)));
 static struct used used __attribute__((aligned(4096)));
 static struct header headers[DISK_SLOTS] __attribute__((aligned(16)));
 static volatile uint8_t statuses[DISK_SLOTS];
+static uint16_t seen; /* used entries that disk_ended() has told */
 
 static volatile struct virtio_common *common;
 static volatile uint8_t *isr, *config;
@@ -165,6 +166,14 @@ uint16_t disk_in_flight(void)
 
 	__asm__ volatile("" ::: "memory");
 	return n;
+}
+
+int disk_ended(void)
+{
+	if (seen == used.idx)
+		return -1;
+	__asm__ volatile("" ::: "memory");
+	return used.ring[seen++ % QUEUE_SIZE].id / CHAIN;
 }
 
 bool disk_good(uint32_t slot)

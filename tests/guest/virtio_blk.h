@@ -29,6 +29,9 @@ void disk_kick(void);
 /** disk_in_flight() - How many requests the device still has. */
 uint16_t disk_in_flight(void);
 
+/** disk_ended() - The slot of a request that the device gave back, each once, in its order; -1: no more. */
+int disk_ended(void);
+
 /** disk_good() - Whether the request that was last in @slot ended well. */
 bool disk_good(uint32_t slot);
 

@@ -1,13 +1,20 @@
 # Every stage of an exec, failed in every way: one outcome each, as docs/live-update.md says it.
 # SPDX-License-Identifier: Apache-2.0
+"""MOLT_SOAK is the number of kills, and of stops, at random moments (tests/system/campaign.py)."""
+import os
 import signal
+import struct
+import time
 
 import pytest
 
+from campaign import (LONG_SECONDS, ROUNDS, SHORT_SECONDS, OwnerPage, Word, assert_image,
+                      choices, hold, proc_text, stand, start_guest, wait_moment)
+from campaign import assert_runs as assert_at_work
 from hungfs import hung_disk  # noqa: F401
 from qmp import QmpError
 from stages import stages
-from vm import MOLT, Serial, wait_for_change, wait_processes
+from vm import MOLT, Adopted, Serial, wait_for_change, wait_processes
 
 SECONDS = 90
 
@@ -332,3 +339,191 @@ def test_frozen_after_the_mark(vms, tmp_path, seconds):
     assert vm.qmp.wait_status(("completed", "failed"), SECONDS)["status"] == "completed"
     vm.shared.assert_running()
     wait_processes(vm, [vm.pid])
+
+
+# ---- kills and stops at random moments ----
+
+# The whole of an update, in a test host.
+UPDATE_SECONDS = 2.5
+GUARDIAN_STACK_BYTES = 64 << 10
+HUNG = "hung before it took the guest"
+
+
+class Guardian(Adopted):
+    """The child that keeps the way back, and what it knows: its plan lies at the low end of its stack
+    (struct guardian_plan, src/cpr/guardian.c)."""
+
+    def __init__(self, vm, pid):
+        assert "MOLT_CPR_PROBE" not in proc_text(pid, "environ")
+        # It is on a processor now and then, to look at its parent.
+        assert hold(0.1, lambda: len(proc_text(pid, "syscall").split()) > 2, 0)
+        stack = int(proc_text(pid, "syscall").split()[-2], 16)
+        self.pid, self.plan_at = pid, (stack + 0xFFF & ~0xFFF) - GUARDIAN_STACK_BYTES
+        assert self.plan()[2] == vm.pid
+        super().__init__(pid)
+
+    def plan(self):
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            return struct.unpack("iiiiQQiiQ", os.pread(memory.fileno(), 48, self.plan_at))
+
+    def armed(self):
+        """The attempt that it can go back with; 0: none."""
+        try:
+            plan = self.plan()
+        except (OSError, struct.error):
+            return 0
+        return plan[5] if plan[8] else 0
+
+
+def find_guardian(vm):
+    """The guardian, if there is one now; the child that rehearses is none."""
+    for pid in proc_text(vm.pid, f"task/{vm.pid}/children").split():
+        try:
+            return Guardian(vm, int(pid))
+        except (AssertionError, OSError, IndexError, struct.error):
+            pass
+    return None
+
+
+def begin_update(vms, tmp_path):
+    vm, image = start_guest(vms, tmp_path)
+    owner = OwnerPage(vm.pid)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")
+    return vm, image, owner
+
+
+def find_moment(vm, owner, rng, wait_guardian):
+    """A random moment; mostly one at which there is a guardian, since there all is decided.
+    Return: the guardian, if there is one."""
+    if wait_guardian:
+        hold(SECONDS, lambda: owner.taken or find_guardian(vm), 0.001)
+    wait_moment(owner, rng, UPDATE_SECONDS, not wait_guardian)
+    return find_guardian(vm)
+
+
+def has_way_back(owner, guardian):
+    """Who is killed now leaves the guest to the guardian: there is a saved state, nobody has taken it, and the
+    guardian has been given what it needs.  Otherwise the guest is gone with its process."""
+    return owner.offered and guardian is not None and guardian.armed() == owner.word[0]
+
+
+def assert_left(vm, image, owner, where, reason):
+    """@where the guest is after its process was killed, and nothing else is left."""
+    vm.wait_exit(SECONDS)
+    if where == NOWHERE:
+        wait_processes(vm, [])
+        vm.shared.assert_stopped()
+        assert_image(vm.shared, image)
+        return
+    assert_back(vm, follow_guardian(vm), image, owner, reason)
+
+
+def assert_back(vm, info, image, owner, reason):
+    """The old program has the guest again, in the same process or the guardian's."""
+    record = info["update-record"]
+    assert record["result"] == "rolled-back" and reason in info["error-desc"], info
+    assert owner.taken and record["old-pid"] == vm.pid
+    assert not (vm.tmp / "state").exists()
+    assert_settled(vm, image)
+
+
+def assert_committed(vm, image, owner):
+    info = vm.qmp.wait_status(("completed", "failed"), SECONDS)
+    assert info["status"] == "completed" and info["update-record"]["result"] == "committed", info
+    assert owner.taken
+    assert_settled(vm, image)
+
+
+def assert_settled(vm, image):
+    """The guest runs in this process alone, with no child, and another update works."""
+    assert vm.qmp.cmd("query-status")["running"]
+    assert_at_work(vm.shared)
+    wait_processes(vm, [vm.pid])
+    assert hold(SECONDS, lambda: not vm.children()), vm.children()
+    vm.exec(timeout=SECONDS)
+    assert_at_work(vm.shared)
+    vm.quit()
+    wait_processes(vm, [])
+    assert_image(vm.shared, image)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_killed_at_random(vms, tmp_path, seed):
+    """Either the guardian stands while the process is killed, or the process stands before: in both
+    cases what decides can be read before anybody acts on it."""
+    rng = choices("exec", "kill", seed)
+    vm, image, owner = begin_update(vms, tmp_path)
+    guardian = find_moment(vm, owner, rng, rng.random() < 0.8)
+    if guardian and rng.random() < 0.7:
+        stand(guardian)
+        time.sleep(rng.random() * 0.1)  # the moment, once more
+        vm.process.kill()
+        vm.wait_exit()
+        back = has_way_back(owner, guardian)
+        guardian.send_signal(signal.SIGCONT)
+    else:
+        stand(vm.process)
+        back = has_way_back(owner, find_guardian(vm))
+        assert back or not (owner.offered and "MOLT_CPR_EXEC=" in proc_text(vm.pid, "environ"))
+        vm.process.kill()
+    print(f"killed: {owner.state.name} {'taken ' * owner.taken}{'back' * back}")
+    assert_left(vm, image, owner, GUARDIAN if back else NOWHERE, "ended before it took the guest")
+
+
+def catches_abort(vm):
+    """The new program is far enough to become the old one again by itself."""
+    caught = next(line for line in proc_text(vm.pid, "status").splitlines() if "SigCgt" in line)
+    return bool(int(caught.split()[1], 16) >> signal.SIGABRT - 1 & 1)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_stopped_at_random(vms, tmp_path, seed):
+    """For less than each patience, for longer than the first, or for longer than all."""
+    rng = choices("exec", "stop", seed)
+    vm, image, owner = begin_update(vms, tmp_path)
+    find_moment(vm, owner, rng, rng.random() < 0.8)
+    assert stand(vm.process)
+    late = has_way_back(owner, find_guardian(vm))
+    handler, how = catches_abort(vm), rng.choice(("short", "called back", "killed"))
+    if how == "short":
+        hold(rng.random() * 10 * SHORT_SECONDS)
+    elif not late:
+        # Nobody has a right to the guest but the one that stands; a guest in the middle of it stands too.
+        before = owner.word
+        hold(LONG_SECONDS)
+        assert owner.word == before and vm.alive()
+    elif how == "called back":
+        assert hold(SECONDS, lambda: owner.state is Word.RECALLED)
+    else:
+        assert hold(SECONDS, lambda: not vm.alive())
+    print(f"stopped: {how}, {owner.state.name} {'taken ' * owner.taken}{'late ' * late}{'handler' * handler}")
+    if vm.alive():
+        vm.process.send_signal(signal.SIGCONT)
+    if how == "short" or not late:
+        assert_committed(vm, image, owner)
+    elif how == "called back" and handler:
+        assert_back(vm, vm.qmp.wait_status(("failed",), SECONDS), image, owner, "did not get on")
+    else:
+        assert_left(vm, image, owner, GUARDIAN, HUNG)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("what", ["kill", "stop"])
+def test_guardian_at_random(vms, tmp_path, what, seed):
+    """It may be killed, or stand as long as it likes, whenever: the update needs it for nothing."""
+    rng = choices("guardian", what, seed)
+    vm, image, owner = begin_update(vms, tmp_path)
+    guardian = find_moment(vm, owner, rng, True)
+    print(f"guardian: {what} {bool(guardian)} {owner.state.name} {'taken' * owner.taken}")
+    if not guardian:
+        pass  # it has ended by now
+    elif what == "kill":
+        guardian.kill()
+    elif stand(guardian):
+        seconds = rng.choice((SHORT_SECONDS, LONG_SECONDS))
+        if owner.untouched or owner.offered:
+            vm.qmp.wait_status(("completed", "failed"), SECONDS)
+        hold(rng.random() * seconds)
+        guardian.send_signal(signal.SIGCONT)
+    assert_committed(vm, image, owner)

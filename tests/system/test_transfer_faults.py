@@ -3,26 +3,28 @@
 """The tables here are docs/live-update.md, section 5, stage by stage: one outcome a row.  The guest compares a
 register with RAM at every step, so that a second runner, or an old state, is seen (tests/guest/once.c).
 
-MOLT_SOAK is the number of kills, and of stops, at random moments; hundreds take a while."""
+MOLT_SOAK is the number of kills, and of stops, at random moments (tests/system/campaign.py)."""
 import fcntl
 import os
 import pathlib
-import random
+import re
 import signal
 import struct
 import time
 
 import pytest
 
+from campaign import (LONG_SECONDS, ROUNDS, SHORT_SECONDS, OwnerPage, Word, assert_image, choices,
+                      hold, stand, start_guest, wait_moment)
+from campaign import assert_runs as assert_at_work
 from qmp import QmpError
 from stages import stages
-from vm import wait_for_change, wait_for_socket
+from vm import wait_for_change, wait_for_socket, wait_processes
 
 SECONDS = 60
 SYS_PAUSE = "34 "
 F_OFD_SETLK = 37
 REASONS = {"error": ("fault injected",), "stall": ("out of turn",)}
-ROUNDS = int(os.environ.get("MOLT_SOAK", "6"))
 
 # ---- the old process.  Stage: what its error or stall comes to, and its death or standstill. ----
 # old: the guest goes on in the old process, with this result.  new: in the new one, committed.
@@ -383,67 +385,161 @@ def test_old_stands_in_the_pause(vms):
     wait_owner(new, vm.shared)
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
-@pytest.mark.parametrize("whom", ["old", "new"])
-@pytest.mark.parametrize("what", ["kill", "stop"])
-def test_at_random(vms, whom, what, seed):
-    """A kill, or a stop of 0 to 12 s, at a random moment around the pause: never two, never none that could."""
-    rng = random.Random(f"{whom} {what} {seed}")
-    vm = vms(kernel="once")
-    shared = vm.shared
-    shared.wait_started()
+# ---- kills and stops at random moments: the owner's word says who has the guest, this who that is ----
+
+UPDATE_SECONDS = 1.0
+
+
+def begin_update(vms, tmp_path):
+    vm, image = start_guest(vms, tmp_path)
+    owner = OwnerPage(vm.pid)
     new = vm.successor()
     wait_for_socket(new.cpr_path, SECONDS)
-    victim, other = (vm, new) if whom == "old" else (new, vm)
     vm.migrate_to(new)
-    if rng.random() < 0.7:
-        shared_stops(shared, rng)
-    time.sleep(rng.random() * 0.02)  # the moment itself, not a wait for something
-    if what == "kill":
-        victim.process.kill()
-        victim.wait_exit()
+    return vm, new, image, owner
+
+
+def listens(vm):
+    """It has not heard of an update, or of none that came to anything, and waits for one."""
+    try:
+        wait_for_socket(vm.cpr_path, 1)
+    except TimeoutError:
+        return False
+    return vm.qmp.cmd("query-status", timeout=SECONDS)["status"] == "inmigrate"
+
+
+def assert_gone(vm, image):
+    wait_processes(vm, [])
+    vm.shared.assert_stopped()
+    assert_image(vm.shared, image)
+
+
+def assert_new_has_it(old, new, image):
+    """@old: None if it is dead."""
+    wait_owner(new, new.shared)
+    got, info = result(new)
+    assert got == "committed", info
+    assert_at_work(new.shared)
+    if old:
+        got, info = result(old)
+        assert got == "committed" and old.qmp.cmd("query-status")["status"] == "postmigrate", info
+        old.quit()
+    new.owns_ram = True
+    new.quit()
+    assert_gone(new, image)
+
+
+def assert_old_has_it(vm, new, image):
+    """@new has found out, and ended; nothing is left of it; the next update works."""
+    got, info = result(vm)
+    assert info["status"] == "failed", info
+    assert got == ("rolled-back" if "paused-at-ns" in info["update-record"] else "unchanged"), info
+    assert new.process.wait(SECONDS) in (1, -signal.SIGKILL) and "took over" not in new.log_text()
+    assert_goes_on(vm, vm.shared)
+    wait_processes(vm, [vm.pid])
+    last = vm.transfer(timeout=SECONDS)
+    assert_at_work(last.shared)
+    last.quit()
+    assert_gone(last, image)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_old_killed_at_random(vms, tmp_path, seed):
+    """The successor has the guest if it has got the whole state; what else it does follows from the word."""
+    rng = choices("old", "kill", seed)
+    vm, new, image, owner = begin_update(vms, tmp_path)
+    wait_moment(owner, rng, UPDATE_SECONDS)
+    vm.process.kill()
+    vm.wait_exit()
+    print(f"old killed: {owner.state.name} {'taken' * owner.taken}")
+    if owner.untouched:
+        assert hold(SECONDS, lambda: not new.alive() or listens(new)), new.log_text()
+        assert owner.untouched and "took over" not in new.log_text()
+        if new.alive():
+            new.quit()
+        assert_gone(vm, image)
+        return
+    assert hold(SECONDS, lambda: owner.taken or not new.alive()), new.log_text()
+    if owner.taken:
+        assert_new_has_it(None, new, image)
+        return
+    # It was offered a state that never came, or not all of it: no other reason will do.
+    assert new.wait_exit() == 1 and owner.offered
+    assert re.search("state: the old process is gone|main channel: ", new.log_text()), new.log_text()
+    assert_gone(vm, image)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_new_killed_at_random(vms, tmp_path, seed):
+    rng = choices("new", "kill", seed)
+    vm, new, image, owner = begin_update(vms, tmp_path)
+    wait_moment(owner, rng, UPDATE_SECONDS)
+    new.process.kill()
+    new.wait_exit()
+    print(f"new killed: {owner.state.name} {'taken' * owner.taken}")
+    if not owner.taken:
+        assert_old_has_it(vm, new, image)
+        return
+    # Gone with its process, like any guest; whether it was heard of there before is all that differs.
+    got, info = result(vm)
+    heard = any(phase["process"] == "new" for phase in info["update-record"]["phases"])
+    assert got == ("committed" if heard else "lost"), info
+    assert vm.qmp.cmd("query-status")["status"] == "postmigrate"
+    with pytest.raises(QmpError):
+        vm.qmp.cmd("cont")
+    vm.shared.assert_stopped()
+    vm.quit()
+    assert_gone(vm, image)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_old_stopped_at_random(vms, tmp_path, seed):
+    """However long it stands: nobody takes a guest that it has not let go, and the update is done when it goes on."""
+    rng = choices("old", "stop", seed)
+    vm, new, image, owner = begin_update(vms, tmp_path)
+    wait_moment(owner, rng, UPDATE_SECONDS)
+    stand(vm.process)
+    before = owner.word
+    print(f"old stopped: {owner.state.name} {'taken' * owner.taken}")
+    hold(rng.choice((0, SHORT_SECONDS, 3, LONG_SECONDS)))
+    assert owner.word == before or owner.taken, "the word changed, but not to who may take it"
+    assert not (before == (owner.first, Word.OWNED) and owner.taken)
+    vm.process.send_signal(signal.SIGCONT)
+    assert_new_has_it(vm, new, image)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_new_stopped_at_random(vms, tmp_path, seed):
+    """With the state on its way the old one goes on alone, in time; where it waits as long as a manager likes, the
+    update is done when the new one goes on; once it has the guest, that is its own."""
+    rng = choices("new", "stop", seed)
+    vm, new, image, owner = begin_update(vms, tmp_path)
+    wait_moment(owner, rng, UPDATE_SECONDS)
+    stand(new.process)
+    taken = owner.taken
+    long = rng.random() < 0.6
+
+    def ended():
+        return vm.qmp.cmd("query-migrate", timeout=SECONDS)["status"] in ("failed", "completed")
+
+    if not long:
+        hold(rng.random() * SHORT_SECONDS)
+    elif owner.offered:
+        assert hold(SECONDS, ended), "the old one never gives up"
     else:
-        victim.process.send_signal(signal.SIGSTOP)
-        end = time.monotonic() + rng.choice((0, 0.5, 3, 12))
-        while time.monotonic() < end:
-            wait_for_change(None, 0.1)
-        victim.process.send_signal(signal.SIGCONT)
-    settle(vm, new, shared, victim if what == "kill" else None)
-    assert other.alive() or what == "stop" or whom == "old"
-
-
-def shared_stops(shared, rng):
-    """Until the guest stands still, or some seconds have passed: the pause is near."""
-    end = time.monotonic() + 3 + rng.random()
-    last = shared.counter
-    while time.monotonic() < end:
-        wait_for_change(None, 0.0005)
-        now = shared.counter
-        if now == last:
-            return
-        last = now
-
-
-def settle(vm, new, shared, dead):
-    """Who is left has the guest, unless it died with the other; in no case did two run it."""
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        before = shared.counter
-        wait_for_change(None, 0.1)
-        runs = shared.counter != before
-        assert shared.errors == 0, f"two runners, or an old state, at {shared.detail(0)}"
-        if dead is None and runs:
-            return
-        if dead is vm and not new.alive():
-            # It had no state to go on with; that it goes on with one is what the tables see to.
-            assert "took over" not in new.log_text()
-            return
-        if dead is new and "took over" in new.log_text():
-            assert vm.qmp.wait_status(("failed", "completed"), SECONDS)
-            return
-        if dead is not None and runs:
-            return
-    raise AssertionError(f"nobody runs the guest\n{vm.log_text()}\n{new.log_text()}")
+        hold(LONG_SECONDS, ended)
+    back = not taken and ended() and result(vm)[1]["status"] == "failed"
+    print(f"new stopped: {'long ' * long}{owner.state.name} {'taken ' * taken}{'back' * back}")
+    if not long:
+        assert not back
+    if back:
+        assert not owner.taken
+        assert_goes_on(vm, vm.shared)
+    new.process.send_signal(signal.SIGCONT)
+    if back:
+        assert_old_has_it(vm, new, image)
+    else:
+        assert_new_has_it(vm, new, image)
 
 
 def test_cancel(vms):
