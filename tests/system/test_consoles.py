@@ -188,6 +188,23 @@ def test_flood_over_updates(vms, tmp_path):
     line.close()
 
 
+def test_typed_in_the_pause(vms, tmp_path):
+    """What is typed when the state is on its way is the new process's to read, whatever the old one does."""
+    vm, line = heartbeat(vms, str(tmp_path / "com1"))
+    line.wait_for(b"HB 3\n")
+    new = vm.successor(env={"MOLT_FAULT": "transfer-target:load:stop"})
+    wait_for_socket(new.cpr_path)
+    vm.migrate_to(new)
+    new.wait_stopped()
+    line.send(b"x")
+    for _ in range(2):  # the old one's main loop goes round
+        assert vm.qmp.cmd("query-status")["status"] == "finish-migrate"
+    new.process.send_signal(signal.SIGCONT)
+    assert vm.qmp.wait_status(("completed", "failed"))["status"] == "completed"
+    line.wait_for(b"<X>")
+    line.close()
+
+
 def test_full_file(vms, tmp_path):
     """A console whose file is full does not hold the guest; with room again nothing is missing yet."""
     out = tmp_path / "console"

@@ -248,6 +248,7 @@ def test_record(vms):
     new = vm.transfer()
     record = new.last_update["update-record"]
     assert record["result"] == "committed" and record["mode"] == "cpr-transfer"
+    assert "reason" not in record, record
     assert record["old-pid"] == vm.pid and record["new-pid"] == new.pid
     phases = {(p["process"], p["name"]): p for p in record["phases"]}
     # The two processes' phases lie on one clock.
@@ -336,6 +337,47 @@ def test_twenty_updates_leave_nothing_behind(vms, tmp_path):
     wait_until(lambda: vm.threads() == threads)
     assert fds_without_log() == fds
     line.wait_for(b"HB 50\n", 60)
+    numbers = [int(n[3:]) for n in line.text.split(b"\n")[:-1] if n.startswith(b"HB ")]
+    assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
+
+
+def fail_at_the_end(vm, mode):
+    """An update of a @vm with a fault in its commit: all that was made to stand still has to go on."""
+    if mode == "exec":
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+        vm.qmp.cmd("migrate")
+    else:
+        new = vm.successor()
+        wait_for_socket(new.cpr_path)
+        vm.migrate_to(new)
+    info = vm.qmp.wait_status(("failed", "completed"))
+    assert info["status"] == "failed", info
+    assert info["update-record"]["result"] == "rolled-back", info
+
+
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_disk_goes_on_after_a_failure(vms, tmp_path, mode):
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    vm = vms(kernel="disk", args=["-drive", f"file={image},format=raw,if=virtio"],
+             env={"MOLT_FAULT": f"{mode}-source:commit:error"})
+    vm.shared.wait(lambda: vm.shared.detail(1) > 20)
+    fail_at_the_end(vm, mode)
+    done = vm.shared.detail(1)
+    vm.shared.wait(lambda: vm.shared.detail(1) > done + 10)
+    assert vm.shared.errors == 0
+
+
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_console_goes_on_after_a_failure(vms, tmp_path, mode):
+    """In both directions, its client connected all the while."""
+    vm, line = heartbeat(vms, str(tmp_path / "com1"),
+                         env={"MOLT_FAULT": f"{mode}-source:commit:error"})
+    line.wait_for(b"HB 3\n")
+    fail_at_the_end(vm, mode)
+    line.send(b"x")
+    line.wait_for(b"<X>")
+    line.wait_for(b"\nHB %d\n" % (line.text.count(b"HB ") + 3))
     numbers = [int(n[3:]) for n in line.text.split(b"\n")[:-1] if n.startswith(b"HB ")]
     assert numbers == list(range(1, len(numbers) + 1)), "a heartbeat was lost"
 

@@ -95,7 +95,8 @@ def assert_outcome(vm, stage, where, result, reason, line=None):
     if where == NOWHERE:
         wait_processes(vm, [])
         return
-    info = follow_guardian(vm) if where == GUARDIAN else vm.qmp.wait_status(("failed",), SECONDS)
+    info = (follow_guardian(vm) if where == GUARDIAN else
+            vm.qmp.wait_status(("failed", "completed"), SECONDS))
     assert info["update-record"]["result"] == result, info
     assert reason.format(stage=stage) in info["error-desc"], info
     assert vm.qmp.cmd("query-status")["running"]
@@ -155,6 +156,8 @@ def test_another_attempt(vms, stage, result, way):
     assert seen[:len(way)] == way and seen.count("setup") == 2 and "failed" not in seen, seen
     assert results == [result, "committed"]
     assert_runs(vm)
+    phases = vm.qmp.cmd("query-migrate")["update-record"]["phases"]
+    assert phases[0]["name"] == "again" and phases[0]["ns"] >= 1e9, "it was not waited for"
     assert vm.qmp.cmd("query-migrate-parameters")["cpr-exec-attempts"] == 2
 
 
@@ -213,6 +216,40 @@ def test_rehearsal(vms, tmp_path, stage):
     vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[])
     vm.exec()
     vm.shared.assert_running()
+
+
+# A program that damages what it rehearses with, and only that, before it is molt.
+SPOILER = """#!/usr/bin/python3
+import fcntl, os, sys
+for fd in map(int, os.listdir("/proc/self/fd")):
+    try:
+        found = os.readlink("/proc/self/fd/%d" % fd) == "/memfd:{memfd} (deleted)"
+    except OSError:
+        continue
+    if found:
+        data = bytearray(os.pread(fd, 1 << 24, 0))
+        data[-1] ^= 1
+        copy = os.memfd_create("copy", os.MFD_ALLOW_SEALING)
+        os.write(copy, data)
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, fcntl.fcntl(fd, fcntl.F_GET_SEALS))
+        os.dup2(copy, fd)
+        os.close(copy)
+os.execv("{molt}", sys.argv)
+"""
+
+
+@pytest.mark.parametrize("memfd", ["molt-rehearsal", "molt-rehearsal-sessions"])
+def test_rehearsal_reads_what_will_cross(vms, tmp_path, memfd):
+    """A new program that could not read it is found out while the guest runs."""
+    program = tmp_path / "next"
+    program.write_text(SPOILER.format(memfd=memfd, molt=MOLT))
+    program.chmod(0o755)
+    vm = vms()
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec",
+               cpr_exec_command=[str(program), *vm.argv[1:]])
+    vm.qmp.cmd("migrate")
+    assert_outcome(vm, "", SAME, "unchanged", "damaged")
 
 
 def test_way_back_rehearsed(vms, tmp_path):

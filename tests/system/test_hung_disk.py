@@ -10,7 +10,7 @@ import pytest
 
 from hungfs import hung_disk  # noqa: F401
 from qmp import Qmp, QmpError
-from vm import MOLT, wait_for_socket
+from vm import wait_for_socket
 
 # What each command does with a request that hangs in the storage, and once the storage is back:
 #
@@ -246,6 +246,37 @@ def thread_names(vm):
         except (FileNotFoundError, ProcessLookupError):
             pass
     return names
+
+
+@pytest.mark.parametrize("how", ["exec", "transfer"])
+def test_hangs_after_the_first_look(vms, hung_disk, how):  # noqa: F811
+    """The disk answered when the update began, and hangs when the guest is to be stopped: it is not."""
+    disk = hung_disk()
+    vm = vms(kernel="disk",
+             args=["-drive", f"file={disk.path},format=raw,if=virtio,aio=io_uring"])
+    vm.shared.wait_started()
+    vm.shared.wait(lambda: vm.shared.detail(0) > 16)
+    if how == "transfer":
+        vm.migrate_first_step(vm.successor())
+        disk.hang("write")
+        disk.wait_held()
+        vm.qmp.cmd("migrate", resume=True)
+    else:
+        # The state file's storage holds the update up until the disk hangs.
+        store = hung_disk()
+        store.hang()
+        vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+        vm.qmp.cmd("migrate", uri=f"file:{store.path}")
+        store.wait_held()
+        disk.hang("write")
+        disk.wait_held()
+        store.go()
+    info = vm.qmp.wait_status(("completed", "failed"), 60)
+    unchanged(info, re.escape(BUSY))
+    assert info["update-record"]["phases"][-1]["name"] == "drain"
+    assert told(vm, "STOP") == []
+    vm.shared.assert_running()
+    goes_on(vm, disk)
 
 
 def test_state_file(vms, hung_disk):  # noqa: F811
