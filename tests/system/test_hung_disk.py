@@ -10,7 +10,7 @@ import pytest
 
 from hungfs import hung_disk  # noqa: F401
 from qmp import Qmp, QmpError
-from vm import wait_for_socket
+from vm import MOLT, wait_for_socket
 
 # What each command does with a request that hangs in the storage, and once the storage is back:
 #
