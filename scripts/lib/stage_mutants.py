@@ -207,6 +207,8 @@ def run_host(rows, report):
                 report.tell(*json.loads(line[len(MARK):]))
             else:
                 sys.stderr.write(line)
+    if host.returncode:
+        print(f"a test host ended with status {host.returncode}", file=sys.stderr)
 
 
 def run_hosts(rows, report):

@@ -224,6 +224,28 @@ def test_full_file(vms, tmp_path):
     assert seen == list(range(1, len(seen) + 1))
 
 
+@pytest.mark.parametrize("mode", ["exec", "transfer"])
+def test_full_file_over_an_update(vms, tmp_path, mode):
+    """What could not be written yet crosses, and is written once there is room."""
+    out, before, unlimited = tmp_path / "console", 4 << 20, resource.RLIM_INFINITY
+    out.write_bytes(bytes(before))  # the limit is an exec's state file's, too
+    vm = vms(kernel="heartbeat", append="spin=20",
+             args=["-S", "-chardev", f"file,id=c,path={out},append=on", "-serial", "chardev:c"])
+    resource.prlimit(vm.pid, resource.RLIMIT_FSIZE, (before + 1000, unlimited))
+    vm.qmp.cmd("cont")
+    vm.shared.wait(lambda: out.stat().st_size == before + 1000)
+    for _ in range(5):
+        vm.shared.assert_running()
+    if mode == "exec":
+        vm.exec()
+    else:
+        vm = vm.transfer()
+    resource.prlimit(vm.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+    vm.shared.wait(lambda: out.stat().st_size > before + 3000)
+    vm.quit()
+    assert_flood(out.read_bytes()[before:])
+
+
 def test_successor_names_another_file(vms, tmp_path):
     old_path, new_path = tmp_path / "old", tmp_path / "new"
     old = vms(kernel="heartbeat", args=["-serial", f"file:{old_path}"])
