@@ -28,7 +28,7 @@ def test_promise_is_kept_at_the_start(promise, args, why):
                            payload("counter"), *args, *promise], capture_output=True, text=True,
                           timeout=60, check=False)
     assert done.returncode == 1
-    assert f"-only-migratable: {why}" in done.stderr
+    assert f"{promise[0]}: {why}" in done.stderr
 
 
 @pytest.mark.parametrize("mode", ["normal", "cpr-reboot", "warp"])
