@@ -38,7 +38,12 @@ def touching(cpus):
 
 
 class Contender:
-    """One VMM and machine.  .argv() describes the same VM to each; .modes: the updates it has."""
+    """
+    One VMM and machine.  .argv() describes the same VM to each; .modes: the updates it has;
+    .keeps_monitors: connections to its monitor stay over an exec.
+    """
+
+    keeps_monitors = False
 
     def __init__(self, name, command, machine, modes, env=None):
         self.name, self.command, self.machine, self.modes = name, command, machine, modes
@@ -64,6 +69,7 @@ class Molt(Contender):
     """Loads the payload itself, by PVH."""
 
     cpu = "host"
+    keeps_monitors = True
 
     def __init__(self, build, name="molt"):
         super().__init__(name, [f"{build}/src/molt"], "q35", ("transfer", "exec"))

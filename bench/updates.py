@@ -149,7 +149,7 @@ def prepare_exec(vm):
 
 
 def run_exec(vm, state):
-    if vm.contender.name != "molt":  # QEMU drops its monitors' connections
+    if not vm.contender.keeps_monitors:
         vm.qmp.cmd("migrate", 60, uri=f"file:{state}")
         reported = reconnect(vm)
         vm.wait_running()
