@@ -59,13 +59,19 @@ void file_made_adopt(struct file_made *made, const char *path, int fd)
 	made->path = g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(cwd, path, NULL);
 }
 
+bool file_made_stands(const struct file_made *made)
+{
+	struct file_made now;
+
+	return made->path && identify(made->path, &now) && now.dev == made->dev &&
+	       now.ino == made->ino && now.born_ns == made->born_ns;
+}
+
 void file_unmake(struct file_made *made)
 {
 	int saved_errno = errno;
-	struct file_made now;
 
-	if (made->path && identify(made->path, &now) && now.dev == made->dev &&
-	    now.ino == made->ino && now.born_ns == made->born_ns)
+	if (file_made_stands(made))
 		unlink(made->path);
 	file_made_clear(made);
 	errno = saved_errno;

@@ -19,31 +19,20 @@
  * @made:	The owner's
  * @wanted:	A claim: the path that it will have; NULL when it has it
  * @beside:	A claim: where it lies until then
- * @dev, @ino:	Of what was made there; 0: nothing yet
+ * @lies:	What was made there
  */
 struct fd_path {
 	struct file_made *made;
 	char *wanted;
 	char *beside;
-	dev_t dev;
-	ino_t ino;
+	struct file_made lies;
 };
-
-/* Whether what lies beside the path is what this process made there. */
-static bool is_ours(const struct fd_path *path)
-{
-	struct stat st;
-
-	return path->ino && lstat(path->beside, &st) == 0 && st.st_dev == path->dev &&
-	       st.st_ino == path->ino;
-}
 
 static void fd_path_free(void *opaque)
 {
 	struct fd_path *path = opaque;
 
-	if (path->beside && is_ours(path))
-		unlink(path->beside);
+	file_unmake(&path->lies);
 	g_free(path->wanted);
 	g_free(path->beside);
 	g_free(path);
@@ -110,14 +99,10 @@ static struct fd_path *claim(struct fd_source *src, const char *path, struct fil
 /* What was made for @claim is there, as @fd; -1: it was not made, and the claim goes. */
 static int claimed_as(struct fd_source *src, struct fd_path *claim, int fd)
 {
-	struct stat st;
-
-	if (fd < 0) {
+	if (fd < 0)
 		fd_path_forget(src, claim->made);
-	} else if (lstat(claim->beside, &st) == 0) {
-		claim->dev = st.st_dev;
-		claim->ino = st.st_ino;
-	}
+	else
+		file_made_adopt(&claim->lies, claim->beside, -1);
 	return fd;
 }
 
@@ -219,7 +204,7 @@ bool fd_paths_check(const struct fd_source *src, const json_t *theirs, GError **
 
 static void take(struct fd_path *path)
 {
-	if (!is_ours(path)) {
+	if (!file_made_stands(&path->lies)) {
 		log_error("cannot take over '%s': what was made for it is not there any more",
 			  path->wanted);
 		return;
@@ -229,6 +214,7 @@ static void take(struct fd_path *path)
 		return;
 	}
 	g_clear_pointer(&path->beside, g_free);
+	file_made_clear(&path->lies);
 	file_made_adopt(path->made, path->wanted, -1);
 	g_clear_pointer(&path->wanted, g_free);
 }
