@@ -414,47 +414,46 @@ def held(disks):
     return {name: disk.held() for name, disk in disks.items() if disk.held()}
 
 
-@pytest.mark.parametrize("kind", ["close", "attr"])
-def test_exec_asks_no_store(stores, kind):
-    """A close() or an fstat() that hangs: the guest goes on at once, in the new program."""
-    vm, disks = stores()
+def go_on_without(stores, kind, fault=""):
+    """The exec goes on while calls of @kind hang, and the guest with it.  Return: (vm, stores, outcome)."""
+    vm, disks = stores(fault)
     for disk in disks.values():
         disk.hang(kind, hard=True)
     vm.qmp.cmd("migrate-continue", state="pre-switchover")
     moves(vm)
-    info = vm.qmp.wait_status(("completed", "failed"), 60)
+    return vm, disks, vm.qmp.wait_status(("completed", "failed"), 60)
+
+
+def let_stores_answer(vm, disks):
+    """What was to be closed is closed, and the guest goes on."""
+    for disk in disks.values():
+        disk.go()
+    try:
+        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
+    except TimeoutError:
+        assert vm.open_fds() == vm.fds
+    vm.shared.assert_running()
+
+
+@pytest.mark.parametrize("kind", ["close", "attr"])
+def test_exec_asks_no_store(stores, kind):
+    """A close() or an fstat() that hangs: the guest goes on at once, in the new program."""
+    vm, disks, info = go_on_without(stores, kind)
     assert info["status"] == "completed", info
     answers(vm, "running")
     if kind == "close":  # of what the two programs have twice; the last close is on a thread
         vm.shared.wait(lambda: "image" in held(disks))
         answers(vm, "running")
-    for disk in disks.values():
-        disk.go()
-    try:
-        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
-    except TimeoutError:
-        assert vm.open_fds() == vm.fds
-    vm.shared.assert_running()
+    let_stores_answer(vm, disks)
 
 
 @pytest.mark.parametrize("kind", ["close", "attr"])
 def test_way_back_asks_no_store(stores, kind):
     """The same when the new program refuses and becomes the old one again."""
-    vm, disks = stores(fault="load:error")
-    for disk in disks.values():
-        disk.hang(kind, hard=True)
-    vm.qmp.cmd("migrate-continue", state="pre-switchover")
-    moves(vm)
-    info = vm.qmp.wait_status(("completed", "failed"), 60)
+    vm, disks, info = go_on_without(stores, kind, fault="load:error")
     assert info["update-record"]["result"] == "rolled-back", info
     answers(vm, "running")
-    for disk in disks.values():
-        disk.go()
-    try:
-        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
-    except TimeoutError:
-        assert vm.open_fds() == vm.fds
-    vm.shared.assert_running()
+    let_stores_answer(vm, disks)
 
 
 def test_execve_closes_no_file(stores):

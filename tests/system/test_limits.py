@@ -1,5 +1,6 @@
 # Limits and odd hosts: an update that cannot be ends failed and unchanged, with a reason, and leaves nothing.
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import os
 import pathlib
 import resource
@@ -408,22 +409,34 @@ def test_new_program_without_memory(vms, tmp_path, cgroup):
 
 # ---- file systems ----
 
+@contextlib.contextmanager
+def small_tmpfs(place, limit):
+    """A file system at @place with @limit as mount(8) has it for tmpfs."""
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", place], check=False).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place, step):
+    """Not @step octets more find room."""
+    try:
+        with open(place / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(step))
+    except OSError:
+        pass
+
+
 @pytest.fixture
 def full(tmp_path):
     """A file system with no room for a byte."""
-    path = tmp_path / "full"
-    path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], check=False)
-    if done.returncode:
-        pytest.skip("nothing may be mounted here")
-    try:
-        with open(path / "filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
-    except OSError:
-        pass
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
+    with small_tmpfs(tmp_path / "full", "size=64k") as path:
+        fill(path, 4096)
+        yield path
 
 
 def test_no_room_for_the_state(vms, full):
@@ -439,12 +452,7 @@ def test_no_room_for_the_state(vms, full):
 
 def test_no_room_for_a_socket(vms, tmp_path):
     """A file system without an inode left, such as a full /tmp: the successor ends, the guest stays."""
-    place = tmp_path / "full"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", place],
-                      check=False).returncode:
-        pytest.skip("nothing may be mounted here")
-    try:
+    with small_tmpfs(tmp_path / "full", "nr_inodes=1") as place:
         vm = vms()
         vm.shared.wait_started()
         before = Before(vm)
@@ -458,27 +466,15 @@ def test_no_room_for_a_socket(vms, tmp_path):
         assert os.listdir(place) == []
         before.assert_same()
         vm.exec(command=[MOLT])
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.mark.parametrize("mode", ["exec", "transfer"])
 def test_no_room_for_more_ram(vms, tmp_path, mode):
     """A full /dev/shm: what the guest has of its RAM file crosses; no page is added to it."""
-    place = tmp_path / "shm"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", place],
-                      check=False).returncode:
-        pytest.skip("nothing may be mounted here")
-    try:
+    with small_tmpfs(tmp_path / "shm", "size=80m") as place:
         vm = vms(ram=f"{place}/ram")
         vm.shared.wait_started()
-        try:
-            with open(place / "filler", "wb", buffering=0) as filler:
-                while True:
-                    filler.write(bytes(MIB))
-        except OSError:
-            pass
+        fill(place, MIB)
         assert os.statvfs(place).f_bavail == 0
         if mode == "exec":
             vm.exec(command=[MOLT])
@@ -486,8 +482,6 @@ def test_no_room_for_more_ram(vms, tmp_path, mode):
             vm = vm.transfer()
         vm.shared.assert_running()
         assert sorted(os.listdir(place)) == ["filler", "ram"]
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "directory", "two-names", "stranger"])
