@@ -276,14 +276,14 @@ static bool wait_frame(struct link *link, uint64_t deadline_ns, GError **error)
 	return r > 0;
 }
 
-/* If the frame just taken says that the peer ends the dialogue: @error says why. */
-static bool gave_up(const struct link *link, const json_t *body, GError **error)
+bool link_gave_up(const struct link *link, enum frame_type type, const json_t *body, GError **error)
 {
 	const char *reason = json_string_value(json_object_get(body, "reason"));
 
-	if (link->header.type != FRAME_ABORT && link->header.type != FRAME_REFUSE)
+	if (type != FRAME_ABORT && type != FRAME_REFUSE)
 		return false;
-	error_set(error, MOLT_ERROR_REFUSED, "the peer gave up: %s",
+	error_set(error, MOLT_ERROR_REFUSED, "%s %s: %s", link->handler.peer,
+		  type == FRAME_REFUSE ? "refuses this VM" : "gave up",
 		  reason ? reason : "no reason given");
 	return true;
 }
@@ -297,7 +297,7 @@ json_t *link_wait(struct link *link, enum frame_type type, uint64_t deadline_ns,
 		return NULL;
 	if (link->header.type == type && body)
 		return body;
-	if (!gave_up(link, body, error))
+	if (!link_gave_up(link, link->header.type, body, error))
 		error_set_generic(error, "the peer sent '%s' where '%s' was due",
 				  frame_type_name(link->header.type), frame_type_name(type));
 	json_decref(body);
@@ -314,7 +314,7 @@ void link_last_words(struct link *link, GError **error)
 
 		if (!take_frame(link, &body, &payload, NULL))
 			return;
-		if (gave_up(link, body, &why)) {
+		if (link_gave_up(link, link->header.type, body, &why)) {
 			g_clear_error(error);
 			g_propagate_error(error, why);
 		}

@@ -14,6 +14,7 @@
 
 /**
  * struct link_handler - Who is told
+ * @peer:	What messages call the other end: "the old process"
  * @message:	A whole, undamaged frame; @body is its JSON object (NULL for FRAME_STATE, then
  *		@payload holds the octets).  May free the link
  * @closed:	The peer is gone, or sent something that is not a frame: @error (borrowed).  Called
@@ -22,6 +23,7 @@
  * Context: main thread, from the main loop, never from inside link_send() or link_wait().
  */
 struct link_handler {
+	const char *peer;
 	void (*message)(void *opaque, enum frame_type type, json_t *body, GBytes *payload);
 	void (*closed)(void *opaque, const GError *error);
 };
@@ -69,6 +71,13 @@ struct fdstore *link_receive_fds(struct link *link, GError **error);
  * Return: its body, owned by the caller.
  */
 json_t *link_wait(struct link *link, enum frame_type type, uint64_t deadline_ns, GError **error);
+
+/**
+ * link_gave_up() - Whether a frame of @type with @body ends the dialogue
+ * Return: true, with @error set to what the peer says, for FRAME_ABORT and FRAME_REFUSE.
+ */
+bool link_gave_up(const struct link *link, enum frame_type type, const json_t *body,
+		  GError **error);
 
 /**
  * link_last_words() - If the peer has sent FRAME_ABORT or FRAME_REFUSE, let @error say that instead

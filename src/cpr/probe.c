@@ -113,16 +113,12 @@ static void probe_end(struct probe *probe, GError *error)
 static void probe_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct probe *probe = opaque;
-	const char *reason = json_string_value(json_object_get(body, "reason"));
 
 	if (probe->answer || probe->refusal)
 		return;
 	if (type == FRAME_ACCEPT && json_is_string(json_object_get(body, "build")))
 		probe->answer = json_incref(body);
-	else if (type == FRAME_REFUSE && reason)
-		error_set(&probe->refusal, MOLT_ERROR_REFUSED, "%s refuses this VM: %s",
-			  probe->command, reason);
-	else
+	else if (!link_gave_up(probe->link, type, body, &probe->refusal))
 		error_set_generic(&probe->refusal, "%s answered with nonsense ('%s')",
 				  probe->command, frame_type_name(type));
 }
@@ -144,8 +140,7 @@ static void take_last_words(struct probe *probe)
 	if (body)
 		probe_message(probe, FRAME_ACCEPT, body, NULL);
 	else if (g_error_matches(error, MOLT_ERROR, MOLT_ERROR_REFUSED))
-		g_propagate_prefixed_error(&probe->refusal, g_steal_pointer(&error),
-					   "%s: ", probe->command);
+		probe->refusal = g_steal_pointer(&error);
 	json_decref(body);
 }
 
@@ -283,8 +278,6 @@ static void offer_to_oom_killer(pid_t pid)
 	(void)ignored;
 }
 
-static const struct link_handler probe_handler = {probe_message, probe_closed};
-
 /* The child with its socket and its output; the parent's ends go into @probe. */
 static bool start_child(struct probe *probe, const struct probe_params *params, GError **error)
 {
@@ -308,7 +301,9 @@ static bool start_child(struct probe *probe, const struct probe_params *params, 
 	offer_to_oom_killer(probe->pid);
 	if (!fd_set_nonblock(ours, true))
 		return error_set_errno(error, errno, "cannot make the probe's socket nonblocking");
-	probe->link = link_new(fd_steal(&ours), &probe_handler, probe);
+	probe->link = link_new(fd_steal(&ours),
+			       &(struct link_handler){probe->command, probe_message, probe_closed},
+			       probe);
 	probe->pidfd = syscall(SYS_pidfd_open, probe->pid, 0);
 	if (probe->pidfd < 0)
 		return error_set_errno(error, errno, "cannot watch the probe");

@@ -60,7 +60,7 @@ static int take_socket(GError **error)
 
 bool probe_begin(GError **error)
 {
-	static const struct link_handler nobody = {0};
+	static const struct link_handler nobody = {.peer = "the running process"};
 	int fd = take_socket(error);
 	json_t *offer;
 

@@ -139,23 +139,19 @@ static void take_running(struct transfer_source *ts, json_t *body)
 static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct transfer_source *ts = opaque;
-	const char *reason = json_string_value(json_object_get(body, "reason"));
 	GError *error = NULL;
 
-	if (type == FRAME_ABORT || type == FRAME_REFUSE) {
-		error_set(&error, MOLT_ERROR_REFUSED, "the new process %s: %s",
-			  type == FRAME_REFUSE ? "refuses this VM" : "gave up",
-			  reason ? reason : "no reason given");
-	} else if (type != ts->awaited) {
+	if (link_gave_up(ts->cpr, type, body, &error))
+		;
+	else if (type != ts->awaited)
 		error_set_generic(&error, "the new process sent '%s' out of turn",
 				  frame_type_name(type));
-	} else if (type == FRAME_WELCOME) {
+	else if (type == FRAME_WELCOME)
 		take_welcome(ts, body, &error);
-	} else if (type == FRAME_READY) {
+	else if (type == FRAME_READY)
 		take_ready(ts, body);
-	} else if (type == FRAME_RUNNING) {
+	else if (type == FRAME_RUNNING)
 		take_running(ts, body);
-	}
 	if (error) {
 		in_trouble(ts, error);
 		return;
@@ -174,7 +170,7 @@ static void cpr_closed(void *opaque, const GError *error)
 			       stage ? stage : "?", error->message));
 }
 
-static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
+static const struct link_handler cpr_handler = {"the new process", cpr_message, cpr_closed};
 
 static enum stage_result await(struct transfer_source *ts, enum frame_type type)
 {
@@ -312,7 +308,7 @@ static void main_closed(void *opaque, const GError *error)
 	in_trouble(ts, why);
 }
 
-static const struct link_handler main_handler = {main_message, main_closed};
+static const struct link_handler main_handler = {"the new process", main_message, main_closed};
 
 static void ts_leave(void *ctx)
 {

@@ -152,7 +152,6 @@ static void take_commit_word(struct transfer_target *tt, enum frame_type type, c
 static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload)
 {
 	struct transfer_target *tt = opaque;
-	const char *reason = json_string_value(json_object_get(body, "reason"));
 	GError *error = NULL;
 
 	if (tt->cpr_listener && type != FRAME_HELLO) {
@@ -161,9 +160,8 @@ static void cpr_message(void *opaque, enum frame_type type, json_t *body, GBytes
 		g_clear_pointer(&tt->cpr, link_free);
 		return;
 	}
-	if (type == FRAME_ABORT)
-		error_set(&error, MOLT_ERROR_REFUSED, "the old process gave up: %s",
-			  reason ? reason : "no reason given");
+	if (link_gave_up(tt->cpr, type, body, &error))
+		;
 	else if (type != tt->awaited)
 		error_set_generic(&error, "the old process sent '%s' out of turn",
 				  frame_type_name(type));
@@ -220,7 +218,7 @@ static void cpr_closed(void *opaque, const GError *error)
 	}
 }
 
-static const struct link_handler cpr_handler = {cpr_message, cpr_closed};
+static const struct link_handler cpr_handler = {"the old process", cpr_message, cpr_closed};
 
 static void cpr_connected(void *opaque, int fd)
 {
@@ -346,7 +344,7 @@ static enum stage_result tt_ready(void *ctx, GError **error)
 static void main_message(void *opaque, enum frame_type type, json_t *body, GBytes *payload);
 static void main_closed(void *opaque, const GError *error);
 
-static const struct link_handler main_handler = {main_message, main_closed};
+static const struct link_handler main_handler = {"the old process", main_message, main_closed};
 
 static void main_connected(void *opaque, int fd)
 {

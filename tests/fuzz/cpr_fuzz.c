@@ -44,7 +44,7 @@ static void on_closed(void *opaque, const GError *error)
 
 static void fuzz_frames(struct span wire)
 {
-	static const struct link_handler handler = {on_message, on_closed};
+	static const struct link_handler handler = {"the peer", on_message, on_closed};
 	bool closed = false;
 	struct link *link;
 	int end[2];

@@ -4,9 +4,13 @@ import collections
 import os
 import pathlib
 import re
+import resource
 
 # Glibc and the kernel join neighbouring anonymous mappings as they please: only the sum counts.
 ANONYMOUS = ("", "[heap]", "[stack]")
+
+PAGE_BYTES = resource.getpagesize()
+STACK_BYTES = resource.getrlimit(resource.RLIMIT_STACK)[0]  # pthread_attr_setstacksize(3)
 
 PF_IO_WORKER = 0x10  # include/linux/sched.h
 
@@ -27,16 +31,23 @@ def descriptors(pid):
 
 
 def mappings(pid):
-    """(named ones by name and permission, octets of the anonymous ones)."""
+    """(named ones by name and permission, octets of the anonymous ones).
+
+    What glibc has for a thread is left out, the stacks that it keeps when threads have ended, and
+    what it reserves for arenas: how many there are depends on which threads met."""
     kinds = collections.Counter()
     anonymous_bytes = 0
+    guarded_at = None  # the end of a guard page, where a stack begins
     for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
         area, permissions, *_, name = (line.split(None, 5) + [""])[:6]
-        if name in ANONYMOUS:
-            start, end = (int(number, 16) for number in area.split("-"))
-            anonymous_bytes += end - start
-        else:
+        start, end = (int(number, 16) for number in area.split("-"))
+        if name not in ANONYMOUS:
             kinds[f"{kind_of(name)} {permissions}"] += 1
+        elif permissions != "---p":
+            anonymous_bytes += end - start
+            if guarded_at == start:
+                anonymous_bytes -= min(end - start, STACK_BYTES)
+        guarded_at = end if permissions == "---p" and end - start == PAGE_BYTES else None
     return kinds, anonymous_bytes
 
 

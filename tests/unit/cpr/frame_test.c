@@ -97,7 +97,7 @@ static void on_closed(void *opaque, const GError *error)
 	e->closed = g_strdup(error->message);
 }
 
-static const struct link_handler handler = {on_message, on_closed};
+static const struct link_handler handler = {"the peer", on_message, on_closed};
 
 static void ends_open(struct ends *e)
 {
@@ -201,7 +201,7 @@ static void test_not_json(void)
 
 static struct link *peer_link(struct ends *e)
 {
-	static const struct link_handler nobody = {0};
+	static const struct link_handler nobody = {.peer = "the peer"};
 
 	return link_new(fd_steal(&e->peer), &nobody, NULL);
 }
@@ -257,7 +257,7 @@ static void test_last_words(void)
 	g_clear_pointer(&peer, link_free);
 	g_assert_false(link_send(e.link, FRAME_GO, NULL, &error));
 	g_assert_error(error, MOLT_ERROR, MOLT_ERROR_REFUSED);
-	g_assert_cmpstr(error->message, ==, "the peer gave up: no milk");
+	g_assert_cmpstr(error->message, ==, "the peer refuses this VM: no milk");
 	g_clear_error(&error);
 	/* said once; from now on there is only the broken connection */
 	g_assert_false(link_send(e.link, FRAME_GO, NULL, &error));
