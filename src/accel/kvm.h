@@ -211,7 +211,7 @@ bool kvm_vm_apply(struct kvm_vm *vm, GError **error);
  * kvm_vm_prove() - Whether KVM takes from the vCPUs what it gave of them
  *
  * After kvm_vm_capture(), before anybody depends on the result: there are registers that KVM shows and
- * does not let in.  Each vCPU is given what it has, so the guest can go on; times are left out.  Parked
- * vCPUs only.
+ * does not let in.  Each vCPU is given what it has, as far as that differs from its power-on state,
+ * so the guest can go on; times are left out.  Parked vCPUs only.
  */
 bool kvm_vm_prove(struct kvm_vm *vm, GError **error);

@@ -30,7 +30,8 @@ typedef bool (*vcpu_fn)(struct vcpu *vcpu, void *arg, GError **error);
  * @late:	A pause has given up waiting for it
  * @where:	What it is doing: VCPU_IN_GUEST, or exit reason << 48 | address; any thread, atomic
  * @phase:	Its thread's io_space_phase()
- * @fresh:	The kernel holds what @power_on says: it never ran and was given no other state
+ * @fresh:	What @power_on says need not be written: the kernel holds it (the vCPU never ran and was
+ *		given no other state), or is being given what it holds (kvm_vm_prove())
  * @early:	@saved has what kvm_vcpu_capture_early() read, since the vCPU has parked
  * @tsc_khz:	The guest's TSC frequency
  * @blocked:	Ended by a triple fault or an error: not run again before a reset

@@ -38,17 +38,14 @@ static void qmp_send(struct session *session, json_t *json, const char *id)
 	size_t flags = JSON_ENSURE_ASCII | (session->pretty ? JSON_INDENT(4) : 0);
 	const char *end = session->pretty ? "\n}" : "}";
 	char *text = json_dumps(json, flags);
-	size_t len = strlen(text) - strlen(end);
+	GString *line = g_string_new_len(text, strlen(text) - strlen(end));
 
-	session_write(session, text, len);
-	if (id) {
-		const char *key = session->pretty ? ",\n    \"id\": " : ", \"id\": ";
-
-		session_write(session, key, strlen(key));
-		session_write(session, id, strlen(id));
-	}
-	session_write(session, end, strlen(end));
-	session_write(session, "\r\n", 2);
+	if (id)
+		g_string_append_printf(line, "%s%s",
+				       session->pretty ? ",\n    \"id\": " : ", \"id\": ", id);
+	g_string_append_printf(line, "%s\r\n", end);
+	session_write(session, line->str, line->len);
+	g_string_free(line, TRUE);
 	free(text);
 	json_decref(json);
 }

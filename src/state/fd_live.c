@@ -28,19 +28,17 @@ static void live_free(void *opaque)
 	g_free(live);
 }
 
-/* Now, when it was just opened: later its store may hang. */
-static struct fd_live *live_new(const char *name, enum fd_kind kind, int fd)
+/* Asked when it was just opened: later its store may hang.  Return: NULL if it can be handed over. */
+static char *why_unfit(const char *name, enum fd_kind kind, int fd)
 {
-	struct fd_live *live = g_new(struct fd_live, 1);
 	g_autoptr(GError) reason = NULL;
 	struct fd_identity identity;
 
-	*live = (struct fd_live){kind, fd, NULL};
 	fd_kind_prepare(kind, fd);
-	if (!fdstore_check_name(name, &reason) || !fd_identity_read(fd, &identity, &reason) ||
-	    !fd_kind_verify(kind, fd, &identity, &reason))
-		live->unfit = g_strdup(reason->message);
-	return live;
+	if (fdstore_check_name(name, &reason) && fd_identity_read(fd, &identity, &reason) &&
+	    fd_kind_verify(kind, fd, &identity, &reason))
+		return NULL;
+	return g_strdup(reason->message);
 }
 
 void fd_source_clear(struct fd_source *src)
@@ -49,15 +47,31 @@ void fd_source_clear(struct fd_source *src)
 	g_clear_pointer(&src->paths, g_ptr_array_unref);
 }
 
+static bool check_unused(struct fd_source *src, const char *name, GError **error)
+{
+	if (src->live && g_hash_table_contains(src->live, name))
+		return error_set_generic(error, "descriptor '%s': the name is in use", name);
+	return true;
+}
+
+/* Takes @unfit. */
+static void insert(struct fd_source *src, const char *name, enum fd_kind kind, int fd, char *unfit)
+{
+	struct fd_live *live = g_new(struct fd_live, 1);
+
+	*live = (struct fd_live){kind, fd, unfit};
+	if (!src->live)
+		src->live = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, live_free);
+	g_hash_table_insert(src->live, g_strdup(name), live);
+}
+
 bool fd_publish(struct fd_source *src, const char *name, enum fd_kind kind, int fd, GError **error)
 {
 	if (!src)
 		return true;
-	if (!src->live)
-		src->live = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, live_free);
-	if (g_hash_table_contains(src->live, name))
-		return error_set_generic(error, "descriptor '%s': the name is in use", name);
-	g_hash_table_insert(src->live, g_strdup(name), live_new(name, kind, fd));
+	if (!check_unused(src, name, error))
+		return false;
+	insert(src, name, kind, fd, why_unfit(name, kind, fd));
 	return true;
 }
 
@@ -76,9 +90,12 @@ int fd_inherit(struct fd_source *src, const char *name, enum fd_kind kind, GErro
 
 	if (!src || !src->inherited || !fdstore_find(src->inherited, name))
 		return -1;
-	fd = fdstore_take(src->inherited, name, kind, error);
-	if (fd < 0 || !fd_publish(src, name, kind, fd, error))
+	if (!check_unused(src, name, error))
 		return -1;
+	fd = fdstore_take(src->inherited, name, kind, error);
+	/* It was handed over just now, and checked when it was taken. */
+	if (fd >= 0)
+		insert(src, name, kind, fd, NULL);
 	return fd_steal(&fd);
 }
 
