@@ -90,13 +90,13 @@ static void write_pidfile_late(struct program *program)
 static bool start(struct program *program, bool resumed, GError **error)
 {
 	struct update *update = program->update;
-	g_autoptr(GError) none = NULL;
+	g_autoptr(GError) failure = NULL;
 
 	if (update_probed() && !pidfile_check(update_config(update), error))
 		return false;
-	program->pidfile = pidfile_new(update_config(update), update_fds(update), &none);
-	if (none && !resumed) {
-		g_propagate_error(error, g_steal_pointer(&none));
+	program->pidfile = pidfile_new(update_config(update), update_fds(update), &failure);
+	if (failure && !resumed) {
+		g_propagate_error(error, g_steal_pointer(&failure));
 		return false;
 	}
 	if (program->pidfile && !resumed && !pidfile_write(program->pidfile, error))
@@ -150,7 +150,7 @@ static void keep_heap(void)
 int main(int argc, char **argv)
 {
 	struct command_line_action action = {.device_help = device_help};
-	g_autoptr(GError) error = NULL, none = NULL;
+	g_autoptr(GError) error = NULL, failure = NULL;
 	struct program program = {.status = EXIT_SUCCESS};
 	struct vm_config *config;
 	autofd int ready_fd = -1;
@@ -164,8 +164,8 @@ int main(int argc, char **argv)
 	}
 	keep_heap();
 	config = command_line_parse(argc, argv, &action, &error);
-	if (update_probed() && !update_rehearse(&none)) {
-		log_error("%s", none->message);
+	if (update_probed() && !update_rehearse(&failure)) {
+		log_error("%s", failure->message);
 		return EXIT_FAILURE;
 	}
 	if (!config && !error && update_resumes_process())

@@ -2,39 +2,109 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/close_later.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/stuck.h"
 
+/**
+ * struct closing - Files that a thread closes
+ * @files:	int
+ * @done:	All are closed
+ * @n_refs:	The thread's, and of who waits for it
+ */
+struct closing {
+	GArray *files;
+	GMutex lock;
+	GCond cond;
+	bool done;
+	int n_refs;
+};
+
+static struct closing *closing_new(void)
+{
+	struct closing *closing = g_new0(struct closing, 1);
+
+	closing->files = g_array_new(FALSE, FALSE, sizeof(int));
+	g_mutex_init(&closing->lock);
+	g_cond_init(&closing->cond);
+	closing->n_refs = 2;
+	return closing;
+}
+
+static void closing_unref(struct closing *closing)
+{
+	if (!g_atomic_int_dec_and_test(&closing->n_refs))
+		return;
+	g_array_unref(closing->files);
+	g_mutex_clear(&closing->lock);
+	g_cond_clear(&closing->cond);
+	g_free(closing);
+}
+
 static void *close_all(void *opaque)
 {
-	g_autoptr(GArray) files = opaque;
+	struct closing *closing = opaque;
 
-	for (guint i = 0; i < files->len; i++) {
+	for (guint i = 0; i < closing->files->len; i++) {
 		int call = stuck_begin("a file to be closed");
 
-		fd_close(&g_array_index(files, int, i));
+		fd_close(&g_array_index(closing->files, int, i));
 		stuck_end(call);
 	}
+	g_mutex_lock(&closing->lock);
+	closing->done = true;
+	g_cond_signal(&closing->cond);
+	g_mutex_unlock(&closing->lock);
+	closing_unref(closing);
 	return NULL;
+}
+
+/* Takes @closing. */
+static void close_on_thread(struct closing *closing, uint32_t wait_ms)
+{
+	const gint64 end_us = g_get_monotonic_time() + wait_ms * (gint64)G_TIME_SPAN_MILLISECOND;
+	GThread *thread = g_thread_try_new("close", close_all, closing, NULL);
+
+	if (thread)
+		g_thread_unref(thread);
+	else
+		close_all(closing);
+	g_mutex_lock(&closing->lock);
+	while (wait_ms > 0 && !closing->done)
+		if (!g_cond_wait_until(&closing->cond, &closing->lock, end_us))
+			break;
+	g_mutex_unlock(&closing->lock);
+	closing_unref(closing);
 }
 
 void close_later(const GArray *fds)
 {
-	GArray *files = g_array_new(FALSE, FALSE, sizeof(int));
-	GThread *thread = NULL;
+	struct closing *closing = NULL;
 
 	for (guint i = 0; i < fds->len; i++) {
 		int fd = g_array_index(fds, int, i);
 
-		if (fd >= 0 && fd_has_store(fd))
-			g_array_append_val(files, fd);
-		else
+		if (fd < 0 || !fd_has_store(fd)) {
 			fd_close(&fd);
+			continue;
+		}
+		closing = closing ? closing : closing_new();
+		g_array_append_val(closing->files, fd);
 	}
-	if (files->len)
-		thread = g_thread_try_new("close", close_all, files, NULL);
-	if (thread)
-		g_thread_unref(thread);
-	else
-		close_all(files);
+	if (closing)
+		close_on_thread(closing, 0);
+}
+
+void close_soon(int *fd)
+{
+	struct closing *closing;
+	int file = fd_steal(fd);
+
+	if (file < 0 || !fd_has_store(file)) {
+		fd_close(&file);
+		return;
+	}
+	closing = closing_new();
+	g_array_append_val(closing->files, file);
+	close_on_thread(closing, CLOSE_SOON_MS);
 }

@@ -5,10 +5,27 @@
 #include <glib.h>
 
 /**
+ * DOC: Theory of operation
+ *
+ * close() of a file on FUSE or NFS waits for its server, the last one of a block device for its writes.
+ * What has no store (fd_has_store()) is closed at once; the rest on a thread, which base/stuck.h knows
+ * of.  Where there is no thread to be had it is closed here.
+ */
+
+/**
  * close_later() - Close descriptors, without waiting for any store
  * @fds:	int: taken, each of them; -1 are left out.  The array stays the caller's
- *
- * What can be closed at once is closed at once; regular files of a file system (fd_has_store()) on a
- * thread, which base/stuck.h knows of.  Where there is no thread to be had they are closed here.
  */
 void close_later(const GArray *fds);
+
+/** CLOSE_SOON_MS - How long close_soon() waits */
+#define CLOSE_SOON_MS 50
+
+/**
+ * close_soon() - Close one descriptor, and wait for its store for a moment only
+ * @fd:	Taken, -1 afterwards; may be -1
+ *
+ * Whoever opens the file next, locks of which go with it, finds it closed, unless its store hangs.
+ * Context: any thread, not in a pause.
+ */
+void close_soon(int *fd);

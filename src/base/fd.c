@@ -41,8 +41,9 @@ bool fd_has_store(int fd)
 	struct statx st;
 
 	/* Only files in memory can be asked for seals; O_PATH has no file to be flushed. */
-	return fd_look(fd, STATX_TYPE, &st) && S_ISREG(st.stx_mode) && fcntl(fd, F_GET_SEALS) < 0 &&
-	       errno == EINVAL;
+	return fd_look(fd, STATX_TYPE, &st) &&
+	       (S_ISBLK(st.stx_mode) ||
+		(S_ISREG(st.stx_mode) && fcntl(fd, F_GET_SEALS) < 0 && errno == EINVAL));
 }
 
 static bool fd_update_flag(int fd, int get, int set, int flag, bool on)

@@ -47,10 +47,10 @@ struct statx;
 bool fd_look(int fd, unsigned int mask, struct statx *st);
 
 /**
- * fd_has_store() - Whether closing @fd may wait, with nothing to end that wait: a file whose file system
- * flushes then
+ * fd_has_store() - Whether a call on @fd, close() too, may wait for storage, and not even a kill ends
+ * that wait
  *
- * Of regular files only those in memory (tmpfs, hugetlbfs, memfds) are known to have none.
+ * Block devices and regular files, but for those in memory (tmpfs, hugetlbfs, memfds).
  */
 bool fd_has_store(int fd);
 

@@ -59,7 +59,7 @@ void file_made_adopt(struct file_made *made, const char *path, int fd)
 	made->path = g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(cwd, path, NULL);
 }
 
-bool file_made_stands(const struct file_made *made)
+bool file_made_is_there(const struct file_made *made)
 {
 	struct file_made now;
 
@@ -71,7 +71,7 @@ void file_unmake(struct file_made *made)
 {
 	int saved_errno = errno;
 
-	if (file_made_stands(made))
+	if (file_made_is_there(made))
 		unlink(made->path);
 	file_made_clear(made);
 	errno = saved_errno;

@@ -65,8 +65,8 @@ struct file_made {
 /** file_made_clear() - Forget it; the file stays. */
 void file_made_clear(struct file_made *made);
 
-/** file_made_stands() - Whether what was made is still what lies at its path. */
-bool file_made_stands(const struct file_made *made);
+/** file_made_is_there() - Whether what was made is still what lies at its path. */
+bool file_made_is_there(const struct file_made *made);
 
 /** file_unmake() - Remove what was made if it is still there, and forget it; errno is kept. */
 void file_unmake(struct file_made *made);

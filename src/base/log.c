@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/stuck.h"
 
 #define LOG_PER_SEC 5
@@ -253,7 +254,7 @@ static void await_line(void)
 
 static void *writer(void *unused)
 {
-	const bool file = stuck_possible(STDERR_FILENO);
+	const bool file = fd_has_store(STDERR_FILENO);
 	char line[LOG_LINE_BYTES];
 
 	pthread_mutex_lock(&queue.lock);

@@ -24,7 +24,7 @@
 
 /**
  * struct patience - One wait; its owner fills the first part
- * @budget_ms:	How long a peer may stand
+ * @budget_ms:	How long a peer may make no progress
  * @tick_ms:	How often to look; 0: PATIENCE_TICK_MS
  * @max_ms:	How long one that works may take; 0: PATIENCE_TIMES the budget
  * @progress:	A number that changes while the peer works; NULL: that cannot be known

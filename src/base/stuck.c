@@ -5,13 +5,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include "base/thread.h"
-
-#include "base/fd.h"
 
 /* In place of a time, while the name is written. */
 #define CLAIMED 1
@@ -39,13 +36,6 @@ static void in_child(void)
 static void init_once(void)
 {
 	pthread_atfork(NULL, NULL, in_child);
-}
-
-bool stuck_possible(int fd)
-{
-	struct statx st;
-
-	return fd_look(fd, STATX_TYPE, &st) && (S_ISREG(st.stx_mode) || S_ISBLK(st.stx_mode));
 }
 
 static void write_name(struct stuck_call *call, const char *what)

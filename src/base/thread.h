@@ -8,7 +8,7 @@
 /**
  * thread_runs() - Whether thread @tid of this process is on a processor, or would be if one were free
  *
- * For who waits for it: such a thread stands for nothing but a busy host, however long it takes by the clock.
+ * For who waits for it: such a thread waits for a processor only; that the host is busy is no fault of its own.
  * Return: false also where that cannot be known, without /proc.
  * Context: any thread.
  */

@@ -130,33 +130,37 @@ static void check_program(struct update *update, uint32_t more, GPtrArray *reaso
 /**
  * struct blocker - One thing that can stand in the way
  * @modes:	In which modes it does
+ * @passing:	Says something of the moment only, so a promise is not judged by it: at the start the
+ *		guest's RAM is not charged to its cgroup yet
  * @check:	Add a reason each; @more descriptors are to be free beside those of the update
  */
 static const struct blocker {
 	uint32_t modes;
+	bool passing;
 	void (*check)(struct update *update, uint32_t more, GPtrArray *reasons);
 } blockers[] = {
-	{EVERY_MODE, check_machine},
-	{EVERY_MODE, check_proc},
-	{EVERY_MODE, check_descriptors},
-	{EVERY_MODE, check_address_space},
-	{MODE(MIGRATION_MODE_CPR_EXEC), check_memory},
-	{MODE(MIGRATION_MODE_CPR_EXEC), check_program},
+	{EVERY_MODE, false, check_machine},
+	{EVERY_MODE, false, check_proc},
+	{EVERY_MODE, false, check_descriptors},
+	{EVERY_MODE, false, check_address_space},
+	{MODE(MIGRATION_MODE_CPR_EXEC), true, check_memory},
+	{MODE(MIGRATION_MODE_CPR_EXEC), false, check_program},
 };
 
-static GPtrArray *find_blockers(struct update *update, uint32_t modes, uint32_t more)
+static GPtrArray *find_blockers(struct update *update, uint32_t modes, bool with_passing,
+				uint32_t more)
 {
 	GPtrArray *reasons = g_ptr_array_new_with_free_func(g_free);
 
 	for (size_t i = 0; i < G_N_ELEMENTS(blockers); i++)
-		if (blockers[i].modes & modes)
+		if ((blockers[i].modes & modes) && (with_passing || !blockers[i].passing))
 			blockers[i].check(update, more, reasons);
 	return reasons;
 }
 
 GPtrArray *update_blockers(struct update *update, enum migration_mode mode)
 {
-	return find_blockers(update, MODE(mode), 0);
+	return find_blockers(update, MODE(mode), true, 0);
 }
 
 bool update_check_blockers(struct update *update, enum migration_mode mode, GError **error)
@@ -186,7 +190,7 @@ static bool judge(struct update *update, uint32_t more, const char *what, GError
 {
 	const uint32_t promised = promised_modes(update->config);
 	g_autoptr(GPtrArray)
-		reasons = find_blockers(update, promised ? promised : EVERY_MODE, more);
+		reasons = find_blockers(update, promised ? promised : EVERY_MODE, false, more);
 	const char *first = reasons->len ? g_ptr_array_index(reasons, 0) : NULL;
 
 	if (!first)

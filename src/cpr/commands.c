@@ -20,7 +20,7 @@ static bool check_mode(enum migration_mode mode, GError **error)
 
 static bool check_idle(const struct update *update, GError **error)
 {
-	if (update->outgoing)
+	if (update->outgoing || update->next_try.timer)
 		return error_set_generic(error, "There's a migration process in progress");
 	if (update->incoming || !update->machine)
 		return error_set_generic(error, "Guest is waiting for an incoming migration");
@@ -96,6 +96,10 @@ void update_cancel(struct update *update)
 {
 	struct outgoing *out = update->outgoing;
 
+	if (exec_source_drop_next_try(update)) {
+		migration_progress_set(&update->progress, MIGRATION_CANCELLING);
+		migration_progress_set(&update->progress, MIGRATION_CANCELLED);
+	}
 	if (!out || !stage_run_pending(&out->run) || stage_run_committed(&out->run))
 		return;
 	out->cancelled = true;
@@ -178,12 +182,17 @@ static void add_blockers(struct update *update, json_t *out)
 	json_decref(reasons);
 }
 
+/* What the time before another try of an exec is called beside its stages. */
+#define NEXT_TRY_STAGE "again"
+
 json_t *update_query(struct update *update)
 {
 	const struct stage_run *run = update->outgoing	 ? &update->outgoing->run
 				      : update->incoming ? &update->incoming->run
 							 : NULL;
-	const char *stage = run ? stage_run_pending(run) : NULL;
+	const char *stage = run			     ? stage_run_pending(run)
+			    : update->next_try.timer ? NEXT_TRY_STAGE
+						     : NULL;
 	json_t *out = migration_progress_query(&update->progress);
 
 	if (stage)

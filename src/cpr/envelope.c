@@ -95,20 +95,19 @@ static int claim_fd(const json_t *json, const char *member, GError **error)
 	return claim_number(json_object_get(json, member), member, error);
 }
 
-static bool claim_leftovers(struct envelope *envelope, GError **error)
+/* One that a thread closed after it was listed, or whose number is another's now, needs no closing. */
+static void claim_leftovers(struct envelope *envelope)
 {
 	const json_t *value;
 	size_t i;
 
 	json_array_foreach(json_object_get(envelope->json, "leftovers"), i, value)
 	{
-		int fd = claim_number(value, "leftovers", error);
+		int fd = claim_number(value, "leftovers", NULL);
 
-		if (fd < 0)
-			return false;
-		g_array_append_val(envelope->leftovers, fd);
+		if (fd >= 0)
+			g_array_append_val(envelope->leftovers, fd);
 	}
-	return true;
 }
 
 /*
@@ -233,8 +232,7 @@ static bool envelope_fill(struct envelope *envelope, GError **error)
 		if (envelope->guardian_fd < 0)
 			return false;
 	}
-	if (!claim_leftovers(envelope, error))
-		return false;
+	claim_leftovers(envelope);
 	envelope->guardian_pid = json_integer_value(json_object_get(json, "guardian-pid")) &
 				 INT32_MAX;
 	envelope->begun_ns = json_integer_value(json_object_get(json, "begun-ns"));
@@ -282,12 +280,17 @@ static void arm_leftovers(const json_t *json, bool cloexec)
 	const json_t *value;
 	size_t i;
 
-	json_array_foreach(json_object_get(json, "leftovers"), i, value)(void)
-		fd_set_cloexec(json_integer_value(value), cloexec);
+	json_array_foreach(json_object_get(json, "leftovers"), i, value)
+	{
+		(void)fd_set_cloexec(json_integer_value(value), cloexec);
+	}
 }
 
-/* execve() closes what is close-on-exec, and waits for the store of each file: list those. */
-static bool list_leftovers(json_t *json, GError **error)
+/*
+ * execve() closes what is close-on-exec, and waits for the store of each file: list those.  Other threads
+ * may open and close files meanwhile, and without /proc there is no list: then execve() may wait.
+ */
+static void list_leftovers(json_t *json)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	json_t *list = json_array();
@@ -295,7 +298,7 @@ static bool list_leftovers(json_t *json, GError **error)
 
 	json_object_set_new(json, "leftovers", list);
 	if (!dir)
-		return error_set_errno(error, errno, "cannot list what is open");
+		return;
 	while ((entry = readdir(dir))) {
 		int fd = atoi(entry->d_name), flags;
 
@@ -306,7 +309,6 @@ static bool list_leftovers(json_t *json, GError **error)
 			json_array_append_new(list, json_integer(fd));
 	}
 	closedir(dir);
-	return true;
 }
 
 /* Unguessable, and never the same twice. */
@@ -343,8 +345,8 @@ static int export_members(json_t *json, GError **error)
 	int fd = -1;
 
 	arm(json, false);
-	if (list_leftovers(json, error))
-		fd = seal_json(json, error);
+	list_leftovers(json);
+	fd = seal_json(json, error);
 	if (fd < 0) {
 		arm(json, true);
 		return -1;

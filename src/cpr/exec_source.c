@@ -8,6 +8,7 @@
 
 #include "backend/chardev/reopen.h"
 #include "base/clock.h"
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -19,10 +20,10 @@
 #include "cpr/probe.h"
 #include "cpr/state_file.h"
 
-/* How often the time until the next attempt doubles. */
-#define AGAIN_DOUBLINGS 5
+/* How often the time until the next try doubles. */
+#define TRY_DOUBLINGS 5
 
-/* How long a program that rehearses may stand. */
+/* How long a program that rehearses may make no progress. */
 #define REHEARSAL_MS 5000
 
 /* The state that is saved may be longer than the rehearsed one: output that is not sent yet. */
@@ -56,8 +57,7 @@ struct rehearsal_kit {
 
 /**
  * struct exec_source - The update, from this side
- * @turn:	Which attempt of one migrate this is, from 1
- * @pause:	Until the next attempt begins
+ * @n_try:	Which try of one migrate this is, from 1
  * @path, @argv: What to become
  * @program_fd, @program: The file at @path, held so that no other one gets its inode number, and what it
  *		was before the rehearsal
@@ -77,8 +77,7 @@ struct rehearsal_kit {
  */
 struct exec_source {
 	struct outgoing base;
-	unsigned int turn;
-	GSource *pause;
+	unsigned int n_try;
 	char *path;
 	char **argv;
 	int program_fd;
@@ -149,49 +148,28 @@ static bool check_threads(uint64_t min_ms, GError **error)
 	char what[STUCK_NAME_BYTES];
 	const uint64_t ns = stuck_oldest(min_ms * NS_PER_MSEC, what);
 
-	return ns == 0 || error_set_generic(error,
-					    "a thread waits for '%s' since %.1f s; cpr-exec would "
-					    "wait for it: free the storage, or use cpr-transfer",
-					    what, (double)ns / NS_PER_SEC);
+	return ns == 0 || error_set(error, MOLT_ERROR_TIMEOUT,
+				    "a thread waits for '%s' since %.1f s; cpr-exec would wait for "
+				    "it: free the storage, or use cpr-transfer",
+				    what, (double)ns / NS_PER_SEC);
 }
 
 /* ---- stages, guest running ---- */
 
-static gboolean pause_is_over(void *opaque)
+/* What was waited for is done, or has failed with @error. */
+static void stage_ended(void *opaque, const GError *error)
 {
 	struct exec_source *es = opaque;
-	GError *error = NULL;
 
-	loop_unwatch(&es->pause);
-	(void)update_check_blockers(es->base.update, MIGRATION_MODE_CPR_EXEC, &error);
-	stage_run_continue(&es->base.run, error);
-	return G_SOURCE_REMOVE;
-}
-
-/* What had too little time gets more of it after 1, 2, 4 s and so on. */
-static enum stage_result es_again(void *ctx, GError **error)
-{
-	struct exec_source *es = ctx;
-
-	if (es->turn == 1)
-		return STAGE_DONE;
-	es->pause = loop_after_ms(1000U << MIN(es->turn - 2, AGAIN_DOUBLINGS), pause_is_over, es);
-	return STAGE_PENDING;
-}
-
-static void es_stop_waiting(void *ctx)
-{
-	struct exec_source *es = ctx;
-
-	loop_unwatch(&es->pause);
+	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
 }
 
 static void es_close(void *ctx)
 {
 	struct exec_source *es = ctx;
 
-	fd_close(&es->program_fd);
-	fd_close(&es->exec_fd);
+	fd_close(&es->program_fd); /* O_PATH: there is nothing to flush */
+	close_soon(&es->exec_fd);
 }
 
 static bool remember_program(struct exec_source *es, GError **error)
@@ -341,7 +319,7 @@ static void new_done(void *opaque, const struct probe_answer *answer, const GErr
 		g_free(es->base.update->record->new_build);
 		es->base.update->record->new_build = g_strdup(answer->build);
 	}
-	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
+	stage_ended(es, error);
 }
 
 static enum stage_result es_rehearse(void *ctx, GError **error)
@@ -381,18 +359,11 @@ static enum stage_result es_rehearse_back(void *ctx, GError **error)
 
 /* ---- chardevs that are connected anew ---- */
 
-static void reopened(void *opaque, const GError *error)
-{
-	struct exec_source *es = opaque;
-
-	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
-}
-
 static enum stage_result es_reopen(void *ctx, GError **error)
 {
 	struct exec_source *es = ctx;
 
-	if (!reopen_start(&es->reopen, es->base.update->chardevs, reopened, es, error))
+	if (!reopen_start(&es->reopen, es->base.update->chardevs, stage_ended, es, error))
 		return STAGE_FAILED;
 	return es->reopen ? STAGE_PENDING : STAGE_DONE;
 }
@@ -405,13 +376,6 @@ static void es_unreopen(void *ctx)
 }
 
 /* ---- the state file ---- */
-
-static void file_reserved(void *opaque, const GError *error)
-{
-	struct exec_source *es = opaque;
-
-	stage_run_continue(&es->base.run, error ? g_error_copy(error) : NULL);
-}
 
 static void es_discard(void *ctx)
 {
@@ -428,8 +392,8 @@ static enum stage_result es_file(void *ctx, GError **error)
 	es_unrehearse(es);
 	if (!address)
 		return STAGE_DONE;
-	es->file = state_file_reserve(address, es->state_bytes + STATE_SPARE_BYTES, file_reserved,
-				      es, error);
+	es->file = state_file_reserve(address, es->state_bytes + STATE_SPARE_BYTES, stage_ended, es,
+				      error);
 	return es->file ? STAGE_PENDING : STAGE_FAILED;
 }
 
@@ -585,7 +549,6 @@ static enum stage_result es_commit(void *ctx, GError **error)
 
 /* clang-format off */
 static const struct stage exec_source_stages[] = {
-	{ "again",      0,    false, es_again,          es_stop_waiting },
 	{ "open",       1000, false, es_open,           es_close },
 	{ "disks",      0,    false, source_disks,      source_undrain },
 	{ "reopen",     5000, false, es_reopen,         es_unreopen },
@@ -616,14 +579,13 @@ static void es_free(struct outgoing *out)
 	es_unreopen(es);
 	es_discard(es);
 	es_close(es);
-	es_stop_waiting(es);
 	outgoing_clear(out);
 	g_free(es->path);
 	g_strfreev(es->argv);
 	g_free(es);
 }
 
-static bool begin(struct update *update, struct migration_channels *channels, unsigned int turn,
+static bool begin(struct update *update, struct migration_channels *channels, unsigned int n_try,
 		  GError **error);
 
 /* Whether it failed for want of time, and whoever asked for it wants it tried again. */
@@ -632,43 +594,67 @@ static bool wants_another(const struct exec_source *es, const GError *error)
 	const struct update *update = es->base.update;
 
 	return g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT) && !es->base.cancelled &&
-	       !update->ending && es->turn < migration_parameters_attempts(&update->parameters);
+	       !update->ending && es->n_try < migration_parameters_attempts(&update->parameters);
 }
 
-static void begin_another(struct exec_source *es, const GError *error)
+static gboolean try_again(void *opaque)
 {
-	struct update *update = es->base.update;
-	struct migration_channels channels = es->base.channels;
-	const unsigned int turn = es->turn + 1;
+	struct update *update = opaque;
+	struct next_try next = update->next_try;
 	g_autoptr(GError) failure = NULL;
 
-	es->base.channels = (struct migration_channels){0};
+	loop_unwatch(&update->next_try.timer);
+	update->next_try = (struct next_try){0};
+	if (!update_check_blockers(update, MIGRATION_MODE_CPR_EXEC, &failure) ||
+	    !begin(update, &next.channels, next.n, &failure))
+		migration_progress_fail(&update->progress, failure->message);
+	migration_channels_clear(&next.channels);
+	return G_SOURCE_REMOVE;
+}
+
+/* What had too little time gets more of it, after 1, 2, 4 s and so on; the VM is free meanwhile. */
+static void conclude_this_try(struct exec_source *es, const GError *error)
+{
+	struct update *update = es->base.update;
+	const unsigned int wait_ms = 1000U << MIN(es->n_try - 1, TRY_DOUBLINGS);
+
 	outgoing_conclude(&es->base, error);
-	log_warn("attempt %u of %u: %s; it is made again", turn - 1,
-		 migration_parameters_attempts(&update->parameters), error->message);
+	log_warn("try %u of %u: %s; the next follows in %u s", es->n_try,
+		 migration_parameters_attempts(&update->parameters), error->message,
+		 wait_ms / 1000);
+	update->next_try = (struct next_try){.timer = loop_after_ms(wait_ms, try_again, update),
+					     .channels = es->base.channels,
+					     .n = es->n_try + 1};
+	es->base.channels = (struct migration_channels){0};
 	es_free(&es->base);
-	if (begin(update, &channels, turn, &failure))
-		return;
-	migration_channels_clear(&channels);
+	migration_progress_begin(&update->progress, false);
 	update_set_idle(update);
-	migration_progress_fail(&update->progress, failure->message);
+}
+
+bool exec_source_drop_next_try(struct update *update)
+{
+	const bool waited = update->next_try.timer;
+
+	loop_unwatch(&update->next_try.timer);
+	migration_channels_clear(&update->next_try.channels);
+	return waited;
 }
 
 /* The only way here is a failure: a success is another program. */
 static void es_finished(void *ctx, enum stage_outcome outcome, const GError *error)
 {
 	if (wants_another(ctx, error))
-		begin_another(ctx, error);
+		conclude_this_try(ctx, error);
 	else
 		outgoing_undone(ctx, error);
 }
 
-static bool begin(struct update *update, struct migration_channels *channels, unsigned int turn,
+static bool begin(struct update *update, struct migration_channels *channels, unsigned int n_try,
 		  GError **error)
 {
 	struct exec_source *es = g_new0(struct exec_source, 1);
 
-	es->turn = turn;
+	es->n_try = n_try;
 	es->base.free = es_free;
 	es->program_fd = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
 	es->kit = (struct rehearsal_kit){.state_fd = -1, .sessions_fd = -1, .envelope = -1};
@@ -677,7 +663,7 @@ static bool begin(struct update *update, struct migration_channels *channels, un
 		g_free(es);
 		return false;
 	}
-	es->base.with_sessions = true;
+	es->base.with_sessions = es->base.prove = true;
 	es->base.run.finished = es_finished;
 	update->record->new_pid = getpid();
 	stage_run_start(&es->base.run);

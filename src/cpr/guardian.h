@@ -48,7 +48,7 @@
  * Context: main thread.
  */
 
-/** GUARDIAN_STEP_MS - How long a program may stand from one word to the next */
+/** GUARDIAN_STEP_MS - How long a program may make no progress from one word to the next */
 #define GUARDIAN_STEP_MS 10000
 
 /** GUARDIAN_ABORT_MS - The same after SIGABRT */

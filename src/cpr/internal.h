@@ -32,6 +32,18 @@ struct update_waiter {
 };
 
 /**
+ * struct next_try - An exec that failed for want of time, and is to be tried again
+ * @timer:	Until then; NULL: there is none.  No update is in progress meanwhile
+ * @channels:	The migrate command's
+ * @n:		Which try it will be, from 2
+ */
+struct next_try {
+	GSource *timer;
+	struct migration_channels channels;
+	unsigned int n;
+};
+
+/**
  * struct update - See update.h
  * @config:	In force; the machine and the monitors borrow it
  * @command_line: The config it replaced, of which others may have pointers; NULL
@@ -44,6 +56,7 @@ struct update_waiter {
  * @autostart:	What to do with a running guest once it is loaded
  * @children:	That are still to be reaped, see children.h
  * @outgoing, @incoming: The side this process has in an update in progress; at most one
+ * @next_try:	See there; never together with @outgoing
  * @ended, @ended_opaque: See update_on_end()
  * @idle, @idle_opaque: See update_on_idle()
  * @ending:	update_quit() was called
@@ -68,6 +81,7 @@ struct update {
 	GArray *children; /* pid_t */
 	struct outgoing *outgoing;
 	struct incoming *incoming;
+	struct next_try next_try;
 	void (*ended)(void *opaque, const GError *error);
 	void *ended_opaque;
 	void (*idle)(void *opaque);
@@ -148,6 +162,7 @@ bool update_judge_plug(struct update *update, GError **error);
  * @free:	Frees the whole struct
  * @quiesced:	Whether there is something to undo
  * @with_sessions: What belongs to the process (struct update_extra) crosses too
+ * @prove:	Whether KVM takes the state back is asked here, not by the successor
  * @attempt:	By which @state is valid (owner.h)
  * @elsewhere:	Somebody took the guest, although the update is being undone: it does not go on here
  * @state:	The saved stream of the VM
@@ -164,6 +179,7 @@ struct outgoing {
 	char session[OFFER_SESSION_BYTES];
 	bool quiesced;
 	bool with_sessions;
+	bool prove;
 	uint64_t attempt;
 	bool elsewhere;
 	GBytes *state;
@@ -213,6 +229,9 @@ void source_unsave(void *ctx);
 bool transfer_source_start(struct update *update, struct migration_channels *channels,
 			   GError **error);
 bool exec_source_start(struct update *update, struct migration_channels *channels, GError **error);
+
+/** exec_source_drop_next_try() - There will be none.  Return: whether one was waited for. */
+bool exec_source_drop_next_try(struct update *update);
 
 /* ---- the side that wants it ---- */
 

@@ -20,9 +20,8 @@
  * questions: before a rehearsal, by what this program itself takes; and before the guest is stopped,
  * by what the rehearsal took.
  *
- * cpr-transfer: the successor has built and populated everything when it says "ready"; what it may
- * have gone without, it has gone without before the guest is stopped, in a cgroup of its own manager's
- * choice.
+ * cpr-transfer: the successor has built and populated everything when it says "ready".  If memory is
+ * short in its cgroup, it fails before the guest is stopped.
  *
  * MEMORY_SPARE_BYTES is added for what the kernel keeps for a VM and its descriptors, and for what a
  * guest touches for the first time meanwhile.

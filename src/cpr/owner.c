@@ -305,7 +305,7 @@ enum owner_verdict owner_seize(struct owner *owner, uint64_t attempt, GError **e
 		swap_pages(owner, fresh);
 	else
 		error_set(error, MOLT_ERROR_REFUSED, "the new process took the guest");
-	/* Its name is free, so that this cannot fail but for want of a kind that it has. */
+	/* The name was withdrawn above, so this cannot fail. */
 	(void)fd_publish(owner->fds, OWNER_NAME, FD_OWNER, owner->handle, NULL);
 	return owner->held ? OWNER_OURS : OWNER_ELSEWHERE;
 }

@@ -36,7 +36,7 @@
  * @link:	To it
  * @answer:	FRAME_ACCEPT's body, once it came; @refusal: or why not
  * @exit_watch, @tick: Sources
- * @patience:	How long it may stand
+ * @patience:	How long it may make no progress
  */
 struct probe {
 	char *command;

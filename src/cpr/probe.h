@@ -42,7 +42,7 @@
  * @argv, @env:	NULL-ended; PROBE_ENV is added to @env
  * @fds:	int: what the child inherits under the same numbers; one of them is @envelope
  * @envelope:	For FRAME_OFFER
- * @budget_ms:	How long the child may stand, see patience.h
+ * @budget_ms:	How long the child may make no progress, see patience.h
  * @children:	pid_t: lists the child until it is reaped; a reference is kept
  */
 struct probe_params {

@@ -289,7 +289,7 @@ static bool check_streams(const struct outgoing *out, GError **error)
 
 	if (reader && state_reader_take(reader, UPDATE_SECTION, 0, &payload, error) &&
 	    machine_check_stream(out->update->machine, reader, error) &&
-	    (!out->with_sessions || machine_prove(out->update->machine, error)))
+	    (!out->prove || machine_prove(out->update->machine, error)))
 		return true;
 	g_prefix_error(error, "the saved state is not one that can be loaded: ");
 	return false;

@@ -25,7 +25,8 @@
  * that long, seen by progress(), or after five times as long whatever it does.  A stage that returned
  * STAGE_DONE but used more processor time than its budget fails too, after which it is undone,
  * unless it lies past the commit.  Budget 0 is no limit: the stage limits itself.  In the pause the
- * agreed limit ends a pending stage that has a budget, too.  A manager has all the time it takes.
+ * agreed limit ends a pending stage that has a budget, too.  Nothing ends a wait for a manager, but in
+ * the pause it counts toward that limit.
  *
  * One row is marked as the commit.  A failure past it asks reclaim() whether the work can still be
  * undone (the successor died before it ran the guest); if so it is, otherwise the run ends with

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -45,7 +46,7 @@ static void state_file_free(void *opaque)
 {
 	struct state_file *file = opaque;
 
-	fd_close(&file->fd);
+	close_soon(&file->fd);
 	file_made_clear(&file->made);
 	g_clear_pointer(&file->state, g_bytes_unref);
 	g_clear_error(&file->error);

@@ -179,6 +179,8 @@ bool update_quit(struct update *update)
 	struct outgoing *out = update->outgoing;
 
 	update->ending = true;
+	if (exec_source_drop_next_try(update))
+		migration_progress_fail(&update->progress, TOLD_TO_END);
 	if (update->incoming && !guest_is_here(update))
 		return quit_incoming(update->incoming);
 	if (out && !stage_run_committed(&out->run))

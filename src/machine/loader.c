@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -92,8 +93,8 @@ void loader_free(struct loader *loader)
 		fd_withdraw(loader->fds, "rom/kernel");
 	if (loader->initrd_fd >= 0)
 		fd_withdraw(loader->fds, "rom/initrd");
-	fd_close(&loader->kernel_fd);
-	fd_close(&loader->initrd_fd);
+	close_soon(&loader->kernel_fd);
+	close_soon(&loader->initrd_fd);
 	g_free(loader->kernel_name);
 	g_free(loader->initrd_name);
 	g_free(loader->cmdline);

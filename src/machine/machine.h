@@ -136,7 +136,7 @@ bool machine_device_del(struct machine *machine, const char *id, GError **error)
 
 /**
  * machine_pause() - Park vCPUs, run state finish-migrate; the clock runs on: the pause is guest time
- * @limit_ns:	How long that may take at most, 0: KVM_PARK_MS
+ * @limit_ns:	How long that may take at most, 0: see kvm_vm_pause()
  *
  * Return: false with @error if a vCPU does not park (it is named, and the guest runs on), or a reset
  * is under way.

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -187,7 +188,7 @@ void pidfile_free(struct pidfile *pidfile)
 		file_unmake(&pidfile->made);
 	}
 	file_made_clear(&pidfile->made);
-	fd_close(&pidfile->fd);
+	close_soon(&pidfile->fd);
 	g_free(pidfile->path);
 	g_free(pidfile);
 }

@@ -13,6 +13,7 @@
 #include <linux/magic.h>
 #include <linux/memfd.h>
 
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -276,7 +277,7 @@ void ram_block_free(struct ram_block *block)
 		key = g_strdup_printf("ram/%s", block->name);
 		fd_withdraw(block->fds, key);
 	}
-	fd_close(&block->fd);
+	close_soon(&block->fd);
 	g_free(block->name);
 	g_free(block);
 }

@@ -81,7 +81,9 @@ void migration_progress_begin(struct migration_progress *progress, bool incoming
 	progress->connected_ns = progress->stopped_ns = progress->resumed_ns = 0;
 	progress->ended_ns = progress->state_bytes = 0;
 	progress->begun_ns = clock_now_ns();
-	migration_progress_set(progress, MIGRATION_SETUP);
+	/* It is that already while another try is waited for. */
+	if (progress->status != MIGRATION_SETUP)
+		migration_progress_set(progress, MIGRATION_SETUP);
 }
 
 void migration_progress_set(struct migration_progress *progress, enum migration_status status)

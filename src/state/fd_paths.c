@@ -204,7 +204,7 @@ bool fd_paths_check(const struct fd_source *src, const json_t *theirs, GError **
 
 static void take(struct fd_path *path)
 {
-	if (!file_made_stands(&path->lies)) {
+	if (!file_made_is_there(&path->lies)) {
 		log_error("cannot take over '%s': what was made for it is not there any more",
 			  path->wanted);
 		return;

@@ -41,7 +41,7 @@ ARMED = {  # commit: there is a state to go on with
     "abort": (GUARDIAN, "rolled-back", "ended before it took the guest"),
 }
 OLD = {"commit": ARMED}
-OLD.update(dict.fromkeys(("again", "open", "disks", "reopen", "rehearse", "way-back", "file", "guardian",
+OLD.update(dict.fromkeys(("open", "disks", "reopen", "rehearse", "way-back", "file", "guardian",
                           "drain", "pause"), BEFORE_PAUSE))
 OLD.update(dict.fromkeys(("switchover", "quiesce", "save", "store", "export"), IN_PAUSE))
 
@@ -156,8 +156,6 @@ def test_another_attempt(vms, stage, result, way):
     assert seen[:len(way)] == way and seen.count("setup") == 2 and "failed" not in seen, seen
     assert results == [result, "committed"]
     assert_runs(vm)
-    phases = vm.qmp.cmd("query-migrate")["update-record"]["phases"]
-    assert phases[0]["name"] == "again" and phases[0]["ns"] >= 1e9, "it was not waited for"
     assert vm.qmp.cmd("query-migrate-parameters")["cpr-exec-attempts"] == 2
 
 
@@ -172,8 +170,15 @@ def test_another_attempt_is_cancelled(vms):
     vm.qmp.wait_event("MIGRATION", SECONDS, status="setup")
     with pytest.raises(QmpError, match="in progress"):
         vm.qmp.cmd("migrate")
-    assert vm.qmp.cmd("query-migrate")["update-stage"] == "again"
+    info = vm.qmp.cmd("query-migrate")
+    assert (info["status"], info["update-stage"]) == ("setup", "again")
+    assert info["update-record"]["result"] == "unchanged"
     assert "Stage: \t\t\tagain" in vm.qmp.hmp("info migrate")
+    # It is no update yet: devices come, and the guest may be reset.
+    vm.qmp.cmd("device_add", driver="virtio-rng-pci", id="rng0", bus="pcie.0")
+    vm.qmp.cmd("system_reset")
+    vm.qmp.wait_event("RESET")
+    before = vm.open_fds()
     vm.qmp.cmd("migrate_cancel")
     assert vm.qmp.wait_status(("cancelled",))["update-record"]["result"] == "unchanged"
     assert vm.open_fds() == before

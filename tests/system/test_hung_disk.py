@@ -280,7 +280,8 @@ def test_hangs_after_the_first_look(vms, hung_disk, how):  # noqa: F811
 
 
 def test_state_file(vms, hung_disk):  # noqa: F811
-    """A state file that hangs fails its update; the next is refused while a thread waits there."""
+    """A state file that hangs fails its update; the next is refused while a thread waits there, or
+    tried again, if that is wanted, until it does not."""
     store = hung_disk()
     vm = vms()
     vm.shared.wait_started()
@@ -290,10 +291,13 @@ def test_state_file(vms, hung_disk):  # noqa: F811
     unchanged(wait_exec(vm), STUCK.replace(".*", "state file .*", 1))
     assert told(vm, "STOP") == []
     vm.shared.assert_running()
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_attempts=100)
+    vm.qmp.cmd("migrate")
+    assert vm.qmp.cmd("query-migrate")["update-stage"] == "again"
     store.go()
-    vm.shared.wait(lambda: "state file" not in thread_names(vm))
-    info = wait_exec(vm)
+    info = vm.qmp.wait_status(("completed", "failed"), 120)
     assert info["status"] == "completed", info
+    assert "state file" not in thread_names(vm)
     vm.shared.assert_running()
 
 
@@ -369,6 +373,16 @@ def test_resize_and_the_end(vms, hung_disk):  # noqa: F811
 
 # Nothing in the pause, and nothing between execve() and the mark, may wait for a store.
 
+def vm_on(disks, vms, binary=MOLT):
+    vm = vms(binary=binary, args=[
+        "-drive", f"file={disks['image'].path},format=raw,if=virtio",
+        "-chardev", f"file,id=c0,path={disks['output'].path},append=on,"
+        f"logfile={disks['logfile'].path},logappend=on", "-serial", "chardev:c0"])
+    vm.shared.wait_started()
+    vm.fds = vm.open_fds()
+    return vm
+
+
 @pytest.fixture
 def stores(vms, hung_disk, tmp_path):  # noqa: F811
     """A VM in the pre-switchover window that has all sorts of files on stores: (vm, stores)."""
@@ -379,12 +393,7 @@ def stores(vms, hung_disk, tmp_path):  # noqa: F811
     wrapper.chmod(0o755)
 
     def start(fault=""):
-        vm = vms(binary=str(wrapper), args=[
-            "-drive", f"file={disks['image'].path},format=raw,if=virtio",
-            "-chardev", f"file,id=c0,path={disks['output'].path},append=on,"
-            f"logfile={disks['logfile'].path},logappend=on", "-serial", "chardev:c0"])
-        vm.shared.wait_started()
-        vm.fds = vm.open_fds()
+        vm = vm_on(disks, vms, str(wrapper))
         command = [MOLT, *vm.argv[1:]]
         if fault:
             new = tmp_path / "faulty"
@@ -474,3 +483,24 @@ def test_execve_closes_no_file(stores):
         assert {fd: now.get(fd) for fd in closing} == closing
     finally:
         vm.process.send_signal(signal.SIGCONT)
+
+
+def test_transfer_closes_no_file(vms, hung_disk):  # noqa: F811
+    """Nor does the old process wait for a store before it says that the guest has gone, or after."""
+    disks = {name: hung_disk() for name in ("image", "output", "logfile")}
+    vm = vm_on(disks, vms)
+    new = vm.successor()
+    vm.migrate_first_step(new)
+    for disk in disks.values():
+        disk.hang("close", hard=True)
+    vm.qmp.cmd("migrate", resume=True)
+    assert vm.qmp.wait_status(("completed", "failed"), 60)["status"] == "completed"
+    disks["image"].wait_held()
+    answers(vm, "postmigrate")
+    new.qmp.wait_status(("completed",))
+    moves(new)
+    answers(new, "running")
+    for disk in disks.values():
+        disk.go()
+    assert vm.quit() == 0
+    new.shared.assert_running()

@@ -15,6 +15,7 @@
 #include "backend/block/format.h"
 #include "backend/block/lock.h"
 #include "backend/block/resize.h"
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -250,7 +251,7 @@ void block_node_free(struct block_node *node)
 	if (node->fd >= 0)
 		fd_withdraw(node->fds, node->fd_name);
 	block_resize_forget(node->resize, &node->fd);
-	fd_close(&node->fd);
+	close_soon(&node->fd);
 	g_free(node->name);
 	g_free(node->drive_id);
 	g_free(node->filename);

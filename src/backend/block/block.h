@@ -154,7 +154,7 @@ void block_node_detach(struct block_node *node);
  * error is MOLT_ERROR_TIMEOUT, and when it has answered, @resized is called all the same, from the main
  * loop, and the log has what became of it.
  * Context: main thread.
- * Return: false with @error set, nothing changed so far.
+ * Return: false with @error set; nothing is changed, except that after MOLT_ERROR_TIMEOUT it may still be.
  */
 bool block_node_resize(struct block_node *node, uint64_t size_bytes, GError **error);
 

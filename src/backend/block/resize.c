@@ -116,12 +116,7 @@ static void resize_ended(void *opaque)
 
 	if (resize->late)
 		resize->late(resize->opaque, resize->end_bytes, resize->error);
-	if (resize->orphan >= 0) {
-		g_autoptr(GArray) orphans = g_array_new(FALSE, FALSE, sizeof(int));
-
-		g_array_append_val(orphans, resize->orphan);
-		close_later(orphans);
-	}
+	close_soon(&resize->orphan);
 	resize_free(resize);
 }
 

@@ -11,6 +11,7 @@
 #include "backend/chardev/chardev_priv.h"
 #include "backend/chardev/chardev_set.h"
 #include "base/clock.h"
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -168,7 +169,7 @@ static void chardev_close(struct chardev *chardev, bool owner)
 		chardev->ops->close(chardev, owner);
 	chardev_close_fds(chardev);
 	chardev_withdraw(chardev, CHARDEV_LOG_FD);
-	fd_close(&chardev->log_fd);
+	close_soon(&chardev->log_fd);
 }
 
 void chardev_free(struct chardev *chardev)
@@ -282,12 +283,15 @@ void chardev_set_peer(struct chardev *chardev, int in_fd, int out_fd)
 
 void chardev_close_fds(struct chardev *chardev)
 {
+	int in_fd, out_fd;
+
 	g_mutex_lock(&chardev->lock);
-	if (chardev->out_fd != chardev->in_fd)
-		fd_close(&chardev->out_fd);
-	fd_close(&chardev->in_fd);
-	chardev->out_fd = -1;
+	in_fd = fd_steal(&chardev->in_fd);
+	out_fd = fd_steal(&chardev->out_fd);
 	g_mutex_unlock(&chardev->lock);
+	if (out_fd != in_fd)
+		close_soon(&out_fd);
+	close_soon(&in_fd);
 }
 
 /* ---- frontends ---- */

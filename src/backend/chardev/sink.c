@@ -7,9 +7,11 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/close_later.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -64,20 +66,24 @@ struct sink {
 
 /* ---- life ---- */
 
+static bool is_file(int fd)
+{
+	struct statx st;
+
+	return fd_look(fd, STATX_TYPE, &st) && (S_ISREG(st.stx_mode) || S_ISBLK(st.stx_mode));
+}
+
 bool sink_needed(int fd)
 {
-	return stuck_possible(fd) || !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	/* O_NONBLOCK means nothing to a file. */
+	return is_file(fd) || !(fcntl(fd, F_GETFL) & O_NONBLOCK);
 }
 
 static void sink_unref(struct sink *sink)
 {
-	int call;
-
 	if (!g_atomic_int_dec_and_test(&sink->n_refs))
 		return;
-	call = sink->is_file ? stuck_begin(sink->what) : -1;
-	fd_close(&sink->fd);
-	stuck_end(call);
+	close_soon(&sink->fd);
 	fd_close(&sink->wake_fd);
 	g_source_unref(sink->progress);
 	g_mutex_clear(&sink->lock);
@@ -101,7 +107,7 @@ struct sink *sink_new(const char *what, int fd, size_t size_bytes, GSource *prog
 	sink = g_new0(struct sink, 1);
 	sink->n_refs = 1;
 	sink->what = g_strdup(what);
-	sink->is_file = stuck_possible(own);
+	sink->is_file = is_file(own);
 	sink->fd = fd_steal(&own);
 	sink->wake_fd = fd_steal(&wake);
 	sink->progress = g_source_ref(progress);
