@@ -301,9 +301,12 @@ def exec_into_window(vm, state=None):
                cpr_exec_command=[*vm.argv, "-incoming", "defer"])
     vm.qmp.cmd("migrate", uri=f"file:{state or f'{vm.tmp}/state'}")
     vm.qmp.wait_status(("device", "failed"), SECONDS)
-    while vm.qmp.cmd("query-status")["status"] != "inmigrate":
+
+    def waits():
         assert vm.qmp.cmd("query-migrate")["status"] != "failed", vm.log_text()
-        wait_for_change(None, 0.005)
+        return vm.qmp.cmd("query-status")["status"] == "inmigrate"
+
+    vm.shared.wait(waits)
 
 
 @pytest.mark.parametrize("number,where,reason", [

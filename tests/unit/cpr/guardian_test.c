@@ -131,6 +131,17 @@ static void stops_it(void)
 	g_assert_cmpint(waitpid(-1, NULL, 0), ==, -1);
 }
 
+static void stops_a_stopped_one(void)
+{
+	struct guardian guardian = armed();
+	siginfo_t info;
+
+	g_assert_cmpint(kill(guardian.pid, SIGSTOP), ==, 0);
+	g_assert_cmpint(waitid(P_PID, guardian.pid, &info, WSTOPPED), ==, 0);
+	guardian_stop(&guardian);
+	g_assert_cmpint(waitpid(-1, NULL, 0), ==, -1);
+}
+
 /* What a guardian leaves in the word of an attempt that nobody has taken, once its @parent has ended. */
 static uint64_t left_by(void (*parent)(void), bool outlives)
 {
@@ -156,6 +167,7 @@ static void test_parent_ends(void)
 			owner_word_of(guardian_claim(ATTEMPT), OWNER_RECALLED));
 	g_assert_cmphex(left_by(ends_after_done, true), ==, offered);
 	g_assert_cmphex(left_by(stops_it, false), ==, offered);
+	g_assert_cmphex(left_by(stops_a_stopped_one, false), ==, offered);
 	munmap(shared, sizeof(*shared));
 }
 
