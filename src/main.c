@@ -17,6 +17,7 @@
 
 /**
  * struct program - Everything that lives as long as the process
+ * @resumed:	This program goes on where the one before an exec stopped
  * @ended:	The main loop is to end, or not to begin: a guest may power off before it runs
  */
 struct program {
@@ -25,6 +26,7 @@ struct program {
 	struct update *update;
 	struct pidfile *pidfile;
 	struct monitors *monitors;
+	bool resumed;
 	bool ended;
 	int status;
 };
@@ -61,19 +63,7 @@ static void machine_arrived(void *opaque, struct machine *machine)
 	machine_on_quit(machine, end, opaque);
 }
 
-/* An update this process was the target of has ended; with @error, there is no guest here. */
-static void update_ended(void *opaque, const GError *error)
-{
-	struct program *program = opaque;
-
-	if (!error)
-		return;
-	log_error("%s", error->message);
-	program->status = EXIT_FAILURE;
-	end(program);
-}
-
-/* The guest runs, or will: after an exec a pid file that cannot be had is worth less than it. */
+/* The guest runs: after an exec a pid file that cannot be had is worth less than it. */
 static void write_pidfile_late(struct program *program)
 {
 	struct update *update = program->update;
@@ -81,13 +71,28 @@ static void write_pidfile_late(struct program *program)
 
 	if (!program->pidfile)
 		program->pidfile = pidfile_new(update_config(update), update_fds(update), &error);
-	if (!error && program->pidfile)
-		(void)pidfile_write(program->pidfile, &error);
+	if (program->pidfile)
+		pidfile_write_later(program->pidfile);
 	if (error)
 		log_error("%s", error->message);
 }
 
-static bool start(struct program *program, bool resumed, GError **error)
+/* An update this process was the target of has ended; with @error, there is no guest here. */
+static void update_ended(void *opaque, const GError *error)
+{
+	struct program *program = opaque;
+
+	if (!error) {
+		if (program->resumed)
+			write_pidfile_late(program);
+		return;
+	}
+	log_error("%s", error->message);
+	program->status = EXIT_FAILURE;
+	end(program);
+}
+
+static bool start(struct program *program, GError **error)
 {
 	struct update *update = program->update;
 	g_autoptr(GError) failure = NULL;
@@ -95,11 +100,11 @@ static bool start(struct program *program, bool resumed, GError **error)
 	if (update_probed() && !pidfile_check(update_config(update), error))
 		return false;
 	program->pidfile = pidfile_new(update_config(update), update_fds(update), &failure);
-	if (failure && !resumed) {
+	if (failure && !program->resumed) {
 		g_propagate_error(error, g_steal_pointer(&failure));
 		return false;
 	}
-	if (program->pidfile && !resumed && !pidfile_write(program->pidfile, error))
+	if (program->pidfile && !program->resumed && !pidfile_write(program->pidfile, error))
 		return false;
 	program->monitors = monitors_new(update, quit, program, error);
 	return program->monitors && update_start(update, error);
@@ -108,21 +113,21 @@ static bool start(struct program *program, bool resumed, GError **error)
 static bool run(struct program *program, struct vm_config *config, char **argv, int *ready_fd,
 		GError **error)
 {
-	/* Asked before it is done: what an exec left is read once. */
-	const bool resumed = update_resumes_process();
-	autoptr(update) update = update_new(config, argv, error);
+	autoptr(update) update = NULL;
 	bool ok;
+
+	/* Asked before it is done: what an exec left is read once. */
+	program->resumed = update_resumes_process();
+	update = update_new(config, argv, error);
 
 	if (!update)
 		return false;
 	program->update = update;
 	update_on_machine(update, machine_arrived, program);
 	update_on_end(update, update_ended, program);
-	ok = start(program, resumed, error);
+	ok = start(program, error);
 	if (!ok)
 		update_abandon(update, (*error)->message);
-	if (ok && resumed)
-		write_pidfile_late(program);
 	if (ok)
 		monitors_start(program->monitors);
 	if (ok)

@@ -415,7 +415,7 @@ bool vcpu_start(struct vcpu *vcpu, GError **error)
 	char name[16];
 
 	snprintf(name, sizeof(name), "CPU %u/KVM", vcpu->index);
-	vcpu->thread = g_thread_try_new(name, vcpu_thread, vcpu, error);
+	vcpu->thread = thread_new(name, vcpu_thread, vcpu, error);
 	if (!vcpu->thread)
 		return false;
 	g_mutex_lock(&vm->lock);

@@ -47,16 +47,28 @@ static bool identify(const char *path, struct file_made *made)
 	return true;
 }
 
+/* g_get_current_dir() would look at the directory, and so wait for its store. */
+char *file_absolute(const char *path)
+{
+	char *cwd, *absolute;
+
+	if (g_path_is_absolute(path))
+		return g_strdup(path);
+	cwd = getcwd(NULL, 0);
+	absolute = g_build_filename(cwd ? cwd : "/", path, NULL);
+	free(cwd);
+	return absolute;
+}
+
 void file_made_adopt(struct file_made *made, const char *path, int fd)
 {
-	g_autofree char *cwd = g_get_current_dir();
 	struct stat st;
 
 	file_made_clear(made);
 	if (!identify(path, made) ||
 	    (fd >= 0 && (fstat(fd, &st) < 0 || st.st_dev != made->dev || st.st_ino != made->ino)))
 		return;
-	made->path = g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(cwd, path, NULL);
+	made->path = file_absolute(path);
 }
 
 bool file_made_is_there(const struct file_made *made)

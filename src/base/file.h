@@ -71,6 +71,9 @@ bool file_made_is_there(const struct file_made *made);
 /** file_unmake() - Remove what was made if it is still there, and forget it; errno is kept. */
 void file_unmake(struct file_made *made);
 
+/** file_absolute() - @path from the root on, as text: no store is asked.  Return: to be freed. */
+char *file_absolute(const char *path);
+
 /**
  * file_made_adopt() - Take over what lies at @path now, as if this process had made it
  * @fd:		The open file: another one at the path is not taken over; -1 for a socket, which

@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 /* ---- waiting without sleeping ---- */
 
@@ -127,7 +128,7 @@ struct io_thread *io_thread_new(const char *name, GError **error)
 
 	thread->context = g_main_context_new();
 	thread->loop = g_main_loop_new(thread->context, FALSE);
-	thread->thread = g_thread_try_new(name, io_thread_main, thread, error);
+	thread->thread = thread_new(name, io_thread_main, thread, error);
 	if (!thread->thread) {
 		io_thread_free(thread);
 		return NULL;

@@ -43,7 +43,8 @@ void loop_stay_awake(uint64_t ns);
 GSource *loop_when_told(GSourceFunc fn, void *opaque);
 
 /**
- * loop_after_ms() - Call @fn(@opaque) once in the main thread after @ms milliseconds
+ * loop_after_ms() - Call @fn(@opaque) in the main thread after @ms milliseconds, and again after as many
+ * each time that it returns G_SOURCE_CONTINUE
  * Return: the source, owned by the caller: end it with loop_unwatch().
  */
 GSource *loop_after_ms(uint32_t ms, GSourceFunc fn, void *opaque);

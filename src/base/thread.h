@@ -1,9 +1,32 @@
-// What the kernel says of a thread.
+// Threads: made with patience, and what the kernel says of one.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
+#include <glib.h>
+
+/** THREAD_FOR_EVER - For thread_set_patience(): without end */
+#define THREAD_FOR_EVER UINT32_MAX
+
+/**
+ * thread_set_patience() - How long thread_new() waits for room from now on, in ms; 0 in the beginning
+ *
+ * execve() ends the threads of a program, and what counts tasks (a pids cgroup, RLIMIT_NPROC,
+ * threads-max) may give their places to others before the new program has made its own.  Who has a guest
+ * that nobody else could run waits until there is room.
+ * Context: main thread.
+ */
+void thread_set_patience(uint32_t ms);
+
+/**
+ * thread_new() - g_thread_try_new(), with that patience
+ *
+ * It ends early when the process is told to end (a signal that is blocked and pending).
+ * Context: main thread.
+ */
+GThread *thread_new(const char *name, GThreadFunc run, void *opaque, GError **error);
 
 /**
  * thread_runs() - Whether thread @tid of this process is on a processor, or would be if one were free

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpr/children.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -59,26 +60,31 @@ void children_reap(GArray *children, pid_t pid, void (*then)(void))
 	g_source_unref(loop_watch_fd(NULL, fd, G_IO_IN, gone, reaping));
 }
 
-/* Reap whoever has ended; orphans of the namespace come to process 1, too. */
-static void reap_until(pid_t pid)
+/* Whoever has the guest ends last: its predecessors' guardians and programs are all children by then. */
+static void reap_until_none(int *status)
 {
-	int status;
+	pid_t ended;
 
-	for (;;) {
-		pid_t ended = waitpid(-1, &status, WNOHANG);
-
-		if (ended == pid)
-			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
-		if (ended <= 0)
-			return;
-	}
+	do
+		ended = waitpid(-1, status, WNOHANG);
+	while (ended > 0);
+	if (ended < 0 && errno == ECHILD)
+		_exit(WIFEXITED(*status) ? WEXITSTATUS(*status) : EXIT_FAILURE);
 }
 
-void children_serve_as_init(pid_t pid)
+/* What it has open is the guest's no more: the guest's process decides how long a lock is held. */
+static void *close_all(void *unused)
 {
+	(void)close_range(STDERR_FILENO + 1, ~0U, 0);
+	return NULL;
+}
+
+void children_serve_as_init(void)
+{
+	g_autoptr(GThread) thread = NULL;
 	static const int told[] = {SIGTERM, SIGINT, SIGHUP};
+	int number, status = 0;
 	sigset_t set;
-	int number;
 
 	if (getpid() != 1)
 		return;
@@ -87,10 +93,12 @@ void children_serve_as_init(pid_t pid)
 	for (size_t i = 0; i < G_N_ELEMENTS(told); i++)
 		sigaddset(&set, told[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* A store may hang, and this process must reap. */
+	thread = g_thread_try_new("close", close_all, NULL, NULL);
 	for (;;) {
-		reap_until(pid);
+		reap_until_none(&status);
 		number = sigwaitinfo(&set, NULL);
 		if (number > 0 && number != SIGCHLD)
-			kill(pid, number);
+			kill(-1, number);
 	}
 }

@@ -23,9 +23,9 @@ void children_remove(GArray *children, pid_t pid);
 void children_reap(GArray *children, pid_t pid, void (*then)(void));
 
 /**
- * children_serve_as_init() - Process 1 of a PID namespace: live as long as @pid does, and end as it does
+ * children_serve_as_init() - Process 1 of a PID namespace: live as long as anybody does, and end as the last
  *
- * The kernel ends all others with process 1.  What this process is told to end by, @pid is told.  Any
- * other process: no-op.
+ * The kernel ends all others with process 1, and the guest may go on to further processes.  What this
+ * process is told to end by, all are told.  Any other process: no-op.
  */
-void children_serve_as_init(pid_t pid);
+void children_serve_as_init(void);

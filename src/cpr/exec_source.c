@@ -19,6 +19,7 @@
 #include "cpr/memory_need.h"
 #include "cpr/probe.h"
 #include "cpr/state_file.h"
+#include "state/fd_paths.h"
 
 /* How often the time until the next try doubles. */
 #define TRY_DOUBLINGS 5
@@ -482,7 +483,7 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 
 	return json_pack(
 		"{s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, "
-		"s:o, s:s?, s:i, s:o?}",
+		"s:o, s:s?, s:i, s:o?, s:o}",
 		"offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
 		"environment", strings_json(environ), "attempt", (json_int_t)es->base.attempt,
 		"state-fd", state_fd, "sessions-fd", sessions_fd, "exec-fd", es->exec_fd,
@@ -492,7 +493,7 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 		migration_parameters_changed(&update->parameters), "capabilities",
 		migration_capabilities_changed(&update->capabilities), "pidfile",
 		update->config->pidfile, "file-fd", es->file ? state_file_fd(es->file) : -1, "file",
-		file_json(es));
+		file_json(es), "paths", fd_paths_describe(&update->fds));
 }
 
 static enum stage_result es_export(void *ctx, GError **error)

@@ -6,8 +6,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/thread.h"
 #include "cpr/children.h"
 #include "cpr/crash.h"
 #include "cpr/fault.h"
@@ -15,8 +17,12 @@
 #include "cpr/internal.h"
 #include "cpr/probe.h"
 #include "cpr/state_file.h"
+#include "state/fd_paths.h"
 
 #define STATE_READ_MS 5000
+
+/* How long a new program waits for room for a thread before it lets the old one try. */
+#define THREADS_MS 2000
 
 /**
  * struct exec_target - The update, from this side
@@ -25,6 +31,7 @@
  * @file:	The state file that was asked for, until it is written; NULL: none
  * @failure:	Why this program does not go on
  * @back:	It goes back when no command is on the stack
+ * @beat:	Tells the guardian that the main loop runs, while a manager is waited for
  */
 struct exec_target {
 	struct incoming base;
@@ -33,6 +40,7 @@ struct exec_target {
 	struct state_file *file;
 	GError *failure;
 	GSource *back;
+	GSource *beat;
 };
 
 /* ---- taking over what was left ---- */
@@ -41,6 +49,7 @@ static bool import_fds(struct update *update, const struct envelope *envelope, G
 {
 	update->inherited = fdstore_import_exec(envelope->manifest, error);
 	update->fds.inherited = update->inherited;
+	fd_paths_inherit(&update->fds, json_object_get(envelope->json, "paths"));
 	/* Until the guest is here, nothing is opened, bound or connected: update_own(). */
 	update->fds.complete = true;
 	return update->inherited;
@@ -178,12 +187,14 @@ static bool names_file(const struct exec_target *et, const struct migration_addr
 	const json_t *file = json_object_get(et->envelope->json, "file");
 	const char *path = json_string_value(json_object_get(file, "path"));
 	const json_int_t offset = json_integer_value(json_object_get(file, "offset"));
-	g_autofree char *theirs = NULL, *ours = NULL;
+	g_autofree char *their_path = NULL, *our_path = NULL, *theirs = NULL, *ours = NULL;
 
 	if (!path || address->transport != MIGRATION_FILE || offset != (json_int_t)address->offset)
 		return false;
-	theirs = g_canonicalize_filename(path, NULL);
-	ours = g_canonicalize_filename(address->path, NULL);
+	their_path = file_absolute(path);
+	our_path = file_absolute(address->path);
+	theirs = g_canonicalize_filename(their_path, "/");
+	ours = g_canonicalize_filename(our_path, "/");
 	return strcmp(theirs, ours) == 0;
 }
 
@@ -202,12 +213,22 @@ static bool check_incoming(const struct exec_target *et, GError **error)
 			 path ? "file:" : "none", path ? path : "");
 }
 
+/* A manager may take its time, but this process must be there to hear it. */
+static gboolean beat(void *opaque)
+{
+	const struct exec_target *et = opaque;
+
+	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+	return G_SOURCE_CONTINUE;
+}
+
 static enum stage_result et_main(void *ctx, GError **error)
 {
 	struct exec_target *et = ctx;
 
 	if (et->base.channels.deferred && !et->base.channels.main) {
-		guardian_tell(et->envelope->guardian_fd, GUARDIAN_WAIT);
+		(void)beat(et);
+		et->beat = loop_after_ms(GUARDIAN_BEAT_MS, beat, et);
 		return STAGE_MANAGER;
 	}
 	if (!et->base.started && !check_incoming(et, error))
@@ -271,7 +292,8 @@ static void et_main_named(struct incoming *in)
 			g_clear_pointer(&et->state, g_bytes_unref);
 	}
 	if (!error) {
-		guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+		loop_unwatch(&et->beat);
+		(void)beat(et);
 		g_clear_pointer(&progress->error_desc, g_free);
 		stage_run_continue(&in->run, NULL);
 		return;
@@ -395,6 +417,7 @@ static void et_free(struct incoming *in)
 
 	crash_disarm();
 	loop_unwatch(&et->back);
+	loop_unwatch(&et->beat);
 	if (!et->failure && et->envelope->guardian_fd >= 0)
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
 	incoming_clear(in);
@@ -423,6 +446,7 @@ static void et_arrived(struct exec_target *et)
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
+	thread_set_patience(0);
 	release_children(et);
 	if (reason)
 		g_clear_pointer(&et->file, state_file_discard);
@@ -462,8 +486,11 @@ static void go_back(void *opaque)
 	if (seized(et)) {
 		error_set_generic(&stuck, "the guardian goes on with the guest: %s",
 				  et->failure->message);
+		/* Process 1 stays there. */
+		if (getpid() == 1)
+			log_error("%s", stuck->message);
 		log_flush(LOG_EXEC_MS);
-		children_serve_as_init(et->envelope->guardian_pid);
+		children_serve_as_init();
 		incoming_failed(&et->base, stuck);
 		return;
 	}
@@ -525,6 +552,9 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	struct exec_target *et;
 	g_autoptr(GError) why = NULL, stuck = NULL;
 
+	/* Who came back is the last who could run the guest. */
+	if (!probe_active())
+		thread_set_patience(owned->rollback ? THREAD_FOR_EVER : THREADS_MS);
 	settle_record(update, owned);
 	if (!import_fds(update, owned, &why) ||
 	    !settle_config(update, owned, channels->deferred && !channels->main, &why)) {

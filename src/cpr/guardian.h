@@ -21,7 +21,7 @@
  * It waits for words on a pipe and for the end of its parent:
  *
  *   a word "step"	the next one is due
- *   a word "wait"	what follows may last: the new program waits for a manager
+ *   a word "wait"	there is nothing to watch: the update is being undone
  *   a word "done"	the guest runs, or was given up on purpose: whatever happens now is nothing to the
  *			guardian.  It is said right after the guest was taken, before anything else
  *   a word "end"	the guest has run for a moment: the guardian ends, and the teardown happens in it
@@ -50,6 +50,9 @@
 
 /** GUARDIAN_STEP_MS - How long a program may make no progress from one word to the next */
 #define GUARDIAN_STEP_MS 10000
+
+/** GUARDIAN_BEAT_MS - How often a program that waits for a manager says that it is there ("step") */
+#define GUARDIAN_BEAT_MS 1000
 
 /** GUARDIAN_ABORT_MS - The same after SIGABRT */
 #define GUARDIAN_ABORT_MS 2000

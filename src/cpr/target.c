@@ -172,7 +172,10 @@ void update_own(struct update *update)
 {
 	update->fds.inherited = NULL;
 	update->fds.complete = false;
+	fd_paths_inherit(&update->fds, NULL);
 	g_clear_pointer(&update->inherited, fdstore_leave);
+	if (update->ended)
+		update->ended(update->ended_opaque, NULL);
 }
 
 void incoming_clear(struct incoming *in)

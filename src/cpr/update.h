@@ -114,10 +114,10 @@ void update_set_extra(struct update *update, const struct update_extra *extra);
 void update_add_listener(struct update *update, update_event_fn fn, void *opaque);
 
 /**
- * update_on_end() - Call @fn when an incoming update failed and nothing is left to do
+ * update_on_end() - Call @fn when an incoming update has ended
  *
- * The guest is elsewhere, or lost; main logs @error (borrowed) and ends with status 1.  Called from
- * the main loop.
+ * Without @error the guest is here.  With it nothing is left to do: the guest is elsewhere, or lost;
+ * main logs @error (borrowed) and ends with status 1, and it is told from the main loop.
  */
 void update_on_end(struct update *update, void (*fn)(void *opaque, const GError *error),
 		   void *opaque);

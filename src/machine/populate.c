@@ -3,6 +3,7 @@
 #include "machine/machine_priv.h"
 
 #include "base/loop.h"
+#include "base/thread.h"
 
 /**
  * struct population - See machine_populate()
@@ -58,7 +59,7 @@ struct population *machine_populate(struct machine *machine,
 	p->done = done;
 	p->opaque = opaque;
 	p->ended = loop_when_told(told, p);
-	p->thread = g_thread_try_new("populate", populate, p, error);
+	p->thread = thread_new("populate", populate, p, error);
 	if (p->thread)
 		return p;
 	population_free(p);

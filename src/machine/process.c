@@ -15,13 +15,18 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/job.h"
 #include "base/log.h"
+#include "base/stuck.h"
 #include "state/fd_paths.h"
 
 /* How long a daemon's last words on the terminal may take. */
 #define READY_FLUSH_MS 100
 
 #define PIDFILE_FD FD_PROCESS_PREFIX "pidfile"
+
+/* Of its text: a number, a newline. */
+#define PID_BYTES 16
 
 /* The parent's exit status: 0 once the daemon says it is up, else the daemon's own. */
 static int wait_for_daemon(pid_t pid, int fd)
@@ -97,6 +102,7 @@ struct pidfile {
 	struct fd_source *fds;
 	int fd;
 	char *path;
+	bool opened;
 	struct file_made made;
 };
 
@@ -106,6 +112,7 @@ static int pidfile_open(void *arg, GError **error)
 	const char *path = pidfile->path;
 	autofd int fd = file_make(path, FILE_READ, NULL, error);
 
+	pidfile->opened = true;
 	if (fd < 0) {
 		g_prefix_error(error, "-pidfile ");
 		return -1;
@@ -123,14 +130,62 @@ static int pidfile_open(void *arg, GError **error)
 	return fd_steal(&fd);
 }
 
+/* Written over what is there, so that nobody ever reads an empty file. */
+static bool write_pid(int fd, const char *path, GError **error)
+{
+	char text[PID_BYTES], old[PID_BYTES];
+	const int len = snprintf(text, sizeof(text), "%d\n", getpid());
+
+	if (pread(fd, old, sizeof(old), 0) == len && memcmp(old, text, len) == 0)
+		return true;
+	return (pwrite(fd, text, len, 0) == len && ftruncate(fd, len) == 0) ||
+	       error_set_errno(error, errno, "-pidfile %s", path);
+}
+
 bool pidfile_write(const struct pidfile *pidfile, GError **error)
 {
-	char text[16];
-	int len = snprintf(text, sizeof(text), "%d\n", getpid());
+	return write_pid(pidfile->fd, pidfile->path, error);
+}
 
-	if (ftruncate(pidfile->fd, 0) < 0 || pwrite(pidfile->fd, text, len, 0) != len)
-		return error_set_errno(error, errno, "-pidfile %s", pidfile->path);
-	return true;
+/** struct pid_writing - One pidfile_write_later(); @fd is its own */
+struct pid_writing {
+	int fd;
+	char *path;
+	GError *error;
+};
+
+static void job_write(void *opaque)
+{
+	struct pid_writing *writing = opaque;
+	int call = stuck_begin(writing->path);
+
+	(void)write_pid(writing->fd, writing->path, &writing->error);
+	fd_close(&writing->fd);
+	stuck_end(call);
+}
+
+static void written(void *opaque)
+{
+	struct pid_writing *writing = opaque;
+
+	if (writing->error)
+		log_error("%s", writing->error->message);
+	g_clear_error(&writing->error);
+	fd_close(&writing->fd);
+	g_free(writing->path);
+	g_free(writing);
+}
+
+void pidfile_write_later(const struct pidfile *pidfile)
+{
+	struct pid_writing *writing = g_new0(struct pid_writing, 1);
+
+	writing->path = g_strdup(pidfile->path);
+	writing->fd = fcntl(pidfile->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (writing->fd < 0)
+		error_set_errno(&writing->error, errno, "-pidfile %s", pidfile->path);
+	if (writing->error || !job_start("pid file", job_write, written, writing, &writing->error))
+		written(writing);
 }
 
 bool pidfile_check(const struct vm_config *config, GError **error)
@@ -160,7 +215,9 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 
 	pidfile->fds = fds;
 	if (config->pidfile) {
-		pidfile->path = g_canonicalize_filename(config->pidfile, NULL);
+		g_autofree char *absolute = file_absolute(config->pidfile);
+
+		pidfile->path = g_canonicalize_filename(absolute, "/");
 		pidfile->fd = fd_acquire(fds, PIDFILE_FD, FD_CHAR, pidfile_open, pidfile, error);
 	} else {
 		pidfile->fd = fd_inherit(fds, PIDFILE_FD, FD_CHAR, error);
@@ -171,10 +228,13 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 		fd_path_forget(fds, &pidfile->made);
 		return NULL;
 	}
+	if (!pidfile->opened && pidfile->path)
+		fd_path_inherit(fds, pidfile->path, pidfile->fd, &pidfile->made);
 	/* Not if the path is claimed only: another file lies there. */
-	if (pidfile->path)
+	if (pidfile->opened)
 		file_made_adopt(&pidfile->made, pidfile->path, pidfile->fd);
-	fd_path_add(fds, &pidfile->made);
+	if (pidfile->opened)
+		fd_path_add(fds, &pidfile->made);
 	return g_steal_pointer(&pidfile);
 }
 

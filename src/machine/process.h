@@ -50,6 +50,10 @@ bool pidfile_check(const struct vm_config *config, GError **error);
 /** pidfile_write() - Write this process's id into it. */
 bool pidfile_write(const struct pidfile *pidfile, GError **error);
 
+/** pidfile_write_later() - The same under a guest that runs: on a thread, for the store may hang.  What
+ * fails is logged. */
+void pidfile_write_later(const struct pidfile *pidfile);
+
 /** pidfile_free() - Remove the file; accepts NULL. */
 void pidfile_free(struct pidfile *pidfile);
 DEFINE_CLEANUP(pidfile, pidfile_free)

@@ -19,6 +19,8 @@
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
  * @paths:	struct fd_path (fd_paths.c): what lies under a name because of this process
+ * @left:	Path to struct file_made: what the program before an execve() said that it made; NULL where
+ *		there was none, or where it did not say
  * @claiming:	This process waits for a predecessor that lives: see fd_paths.h
  *
  * Zero-initialised, ended with fd_source_clear().  Context: main thread.
@@ -29,6 +31,7 @@ struct fd_source {
 	enum fd_way way;
 	GHashTable *live;
 	GPtrArray *paths;
+	GHashTable *left;
 	bool claiming;
 };
 

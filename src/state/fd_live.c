@@ -45,6 +45,7 @@ void fd_source_clear(struct fd_source *src)
 {
 	g_clear_pointer(&src->live, g_hash_table_unref);
 	g_clear_pointer(&src->paths, g_ptr_array_unref);
+	g_clear_pointer(&src->left, g_hash_table_unref);
 }
 
 static bool check_unused(struct fd_source *src, const char *name, GError **error)

@@ -55,6 +55,22 @@ void fd_path_add(struct fd_source *src, struct file_made *made)
 		add(src, made);
 }
 
+void fd_path_inherit(struct fd_source *src, const char *path, int fd, struct file_made *made)
+{
+	g_autofree char *absolute = file_absolute(path);
+	const struct file_made *left = src && src->left ? g_hash_table_lookup(src->left, absolute)
+							: NULL;
+
+	file_made_clear(made);
+	if (left) {
+		*made = *left;
+		made->path = g_steal_pointer(&absolute);
+	} else if (!src || !src->left) {
+		file_made_adopt(made, path, fd);
+	}
+	fd_path_add(src, made);
+}
+
 void fd_path_forget(struct fd_source *src, const struct file_made *made)
 {
 	for (guint i = 0; src && src->paths && i < src->paths->len; i++) {
@@ -156,6 +172,62 @@ int fd_path_claim_file(struct fd_source *src, const char *path, struct file_made
 	struct fd_path *own = claim(src, path, made);
 
 	return claimed_as(src, own, file_make(own->beside, FILE_READ, NULL, error));
+}
+
+/* ---- over an execve() ---- */
+
+json_t *fd_paths_describe(const struct fd_source *src)
+{
+	json_t *list = json_array();
+
+	for (guint i = 0; src->paths && i < src->paths->len; i++) {
+		const struct fd_path *path = src->paths->pdata[i];
+		const struct file_made *made = path->made;
+		json_t *entry = made->path ? json_pack("{s:s, s:I, s:I, s:I}", "path", made->path,
+						       "dev", (json_int_t)made->dev, "ino",
+						       (json_int_t)made->ino, "born-ns",
+						       (json_int_t)made->born_ns)
+					   : NULL;
+
+		/* One that is not UTF-8 cannot be told, and stays behind at the end. */
+		if (entry)
+			(void)json_array_append_new(list, entry);
+	}
+	return list;
+}
+
+static void made_free(void *opaque)
+{
+	struct file_made *made = opaque;
+
+	file_made_clear(made);
+	g_free(made);
+}
+
+void fd_paths_inherit(struct fd_source *src, const json_t *list)
+{
+	const json_t *entry;
+	size_t i;
+
+	g_clear_pointer(&src->left, g_hash_table_unref);
+	if (!json_is_array(list))
+		return;
+	src->left = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, made_free);
+	json_array_foreach(list, i, entry)
+	{
+		const char *path = json_string_value(json_object_get(entry, "path"));
+		struct file_made *made;
+
+		if (!path)
+			continue;
+		made = g_new(struct file_made, 1);
+		*made = (struct file_made){
+			.path = g_strdup(path),
+			.dev = json_integer_value(json_object_get(entry, "dev")),
+			.ino = json_integer_value(json_object_get(entry, "ino")),
+			.born_ns = json_integer_value(json_object_get(entry, "born-ns"))};
+		g_hash_table_replace(src->left, made->path, made);
+	}
 }
 
 /* ---- an update ---- */

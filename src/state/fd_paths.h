@@ -23,6 +23,9 @@
  * The predecessor, whenever it ends, finds something else at the path than it made (struct
  * file_made), and leaves it.
  *
+ * Over an execve() paths stay, and so does what is known of them: to look at one again would ask its
+ * store while the guest is stopped.
+ *
  * Context: main thread.
  */
 
@@ -50,6 +53,16 @@ int fd_path_claim_file(struct fd_source *src, const char *path, struct file_made
 /** fd_path_add() - Remember that *@made is this process's; no-op if nothing was made. */
 void fd_path_add(struct fd_source *src, struct file_made *made);
 
+/**
+ * fd_path_inherit() - What the predecessor made at @path is this process's now
+ * @fd:		The open file, -1 for a socket: see file_made_adopt()
+ * @made:	As for fd_path_make_socket()
+ *
+ * Where the predecessor has said what it made (fd_paths_inherit()), that is believed, and the path not
+ * looked at.
+ */
+void fd_path_inherit(struct fd_source *src, const char *path, int fd, struct file_made *made);
+
 /** fd_path_forget() - Before *@made goes: a claim is dropped.  Accepts what is not known. */
 void fd_path_forget(struct fd_source *src, const struct file_made *made);
 
@@ -58,6 +71,13 @@ bool fd_paths_claiming(const struct fd_source *src);
 
 /** fd_paths_json() - The paths that this process has, for the offer; owned by the caller. */
 json_t *fd_paths_json(const struct fd_source *src);
+
+/** fd_paths_describe() - What this process made at which path, for the program after an execve(); owned by
+ * the caller. */
+json_t *fd_paths_describe(const struct fd_source *src);
+
+/** fd_paths_inherit() - What fd_paths_describe() said in the program before; anything else: nothing. */
+void fd_paths_inherit(struct fd_source *src, const json_t *list);
 
 /**
  * fd_paths_check() - Whether every claimed path is the predecessor's, by its list @theirs

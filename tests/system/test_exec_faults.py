@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MOLT_SOAK is the number of kills, and of stops, at random moments (tests/system/campaign.py)."""
 import os
+import pathlib
+import re
 import signal
 import struct
 import time
@@ -333,6 +335,20 @@ def test_window_with_a_hung_state_file(vms, hung_disk):
     store.go()
 
 
+@pytest.mark.parametrize("exits", [True, False])
+def test_window_with_a_hung_incoming_file(vms, hung_disk, exits):
+    """A manager may take its time; a program that does not hear it may not."""
+    vm, store = vms(), hung_disk()
+    exec_into_window(vm)
+    store.hang("read")
+    vm.qmp.send("migrate-incoming", uri=f"file:{store.path}", exit_on_error=exits)
+    store.wait_held()
+    vm.qmp.close()
+    vm.connect()
+    assert_outcome(vm, "main", SAME, "rolled-back", "did not get on")
+    store.go()
+
+
 @pytest.mark.parametrize("how", ["quit", "SIGTERM"])
 def test_window_ended(vms, how):
     """Told to end, it ends, and the guest with it: nobody brings it back."""
@@ -366,6 +382,48 @@ def test_process_1_of_a_container(vms, tmp_path):
     assert info["update-record"]["old-pid"] != 1
     assert_runs(vm)
     assert vm.shared.errors == 0
+
+
+def in_container(vm):
+    """The process that its namespace calls 1."""
+    for path in pathlib.Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text()
+        except ProcessLookupError:
+            continue
+        if re.search(rf"^PPid:\t{vm.pid}$", text, re.M) and re.search(r"^NSpid:.*\t1$", text, re.M):
+            return int(path.parent.name)
+    raise AssertionError("there is no process 1")
+
+
+def test_process_1_outlives_its_guests(vms, tmp_path):
+    """A late program that is process 1 serves whoever has the guest, and has nothing of it."""
+    wrapper, late, dies = (tmp_path / name for name in ("container", "late", "dies"))
+    probe = f'#!/bin/sh\n[ -n "$MOLT_CPR_PROBE" ] && exec {MOLT} "$@"\n'
+    wrapper.write_text(f'#!/bin/sh\nexec unshare --pid --fork --kill-child {MOLT} "$@"\n')
+    late.write_text(f'{probe}sleep 30\nexec {MOLT} "$@"\n')
+    dies.write_text(f"{probe}kill -9 $$\n")
+    for path in wrapper, late, dies:
+        path.chmod(0o755)
+    vm = vms(binary=str(wrapper))
+    vm.shared.wait_started()
+    first = in_container(vm)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[str(late)])
+    vm.qmp.cmd("migrate")
+    vm.qmp.close()
+    vm.connect()
+    assert "hung before" in vm.qmp.wait_status(("failed",), SECONDS)["error-desc"]
+    vm.shared.wait(lambda: "the guardian goes on with the guest" in vm.log_text(), SECONDS)
+    vm.shared.wait(lambda: len(os.listdir(f"/proc/{first}/fd")) <= 3, SECONDS)
+    # Its own child goes, and a child of that goes on.
+    vm.qmp.cmd("migrate-set-parameters", cpr_exec_command=[str(dies)])
+    vm.qmp.cmd("migrate")
+    vm.qmp.close()
+    vm.connect()
+    assert "ended before it took" in vm.qmp.wait_status(("failed",), SECONDS)["error-desc"]
+    assert_runs(vm)
+    vm.qmp.cmd("quit")
+    assert vm.process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize("seconds", [13])

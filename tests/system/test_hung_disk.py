@@ -386,20 +386,18 @@ def vm_on(disks, vms, binary=MOLT):
 @pytest.fixture
 def stores(vms, hung_disk, tmp_path):  # noqa: F811
     """A VM in the pre-switchover window that has all sorts of files on stores: (vm, stores)."""
-    names = ("image", "output", "logfile", "log", "state")
+    names = ("image", "output", "logfile", "log", "state", "pid")
     disks = {name: hung_disk() for name in names}
     wrapper = tmp_path / "logging"
-    wrapper.write_text(f'#!/bin/sh\nexec {MOLT} "$@" 2>>{disks["log"].path}\n')
+    wrapper.write_text(f'#!/bin/sh\ncd {disks["image"].dir}\n'
+                       f'exec {MOLT} "$@" -pidfile {disks["pid"].path} 2>>{disks["log"].path}\n')
     wrapper.chmod(0o755)
 
     def start(fault=""):
         vm = vm_on(disks, vms, str(wrapper))
-        command = [MOLT, *vm.argv[1:]]
-        if fault:
-            new = tmp_path / "faulty"
-            new.write_text(f"#!/bin/sh\nMOLT_FAULT=exec-target:{fault} exec {MOLT} \"$@\"\n")
-            new.chmod(0o755)
-            command[0] = str(new)
+        command = [MOLT, *vm.argv[1:], "-pidfile", disks["pid"].path]
+        if fault:  # not by a shell, which looks at its directory
+            command[:0] = ["/usr/bin/env", f"MOLT_FAULT=exec-target:{fault}"]
         vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
         vm.set_capabilities(pause_before_switchover=True)
         vm.qmp.cmd("migrate", uri=f"file:{disks['state'].path}")
@@ -444,9 +442,9 @@ def let_stores_answer(vm, disks):
     vm.shared.assert_running()
 
 
-@pytest.mark.parametrize("kind", ["close", "attr"])
+@pytest.mark.parametrize("kind", ["close", "attr", "dir"])
 def test_exec_asks_no_store(stores, kind):
-    """A close() or an fstat() that hangs: the guest goes on at once, in the new program."""
+    """A close(), an fstat() or a path that hangs: the guest goes on at once, in the new program."""
     vm, disks, info = go_on_without(stores, kind)
     assert info["status"] == "completed", info
     answers(vm, "running")
@@ -456,7 +454,7 @@ def test_exec_asks_no_store(stores, kind):
     let_stores_answer(vm, disks)
 
 
-@pytest.mark.parametrize("kind", ["close", "attr"])
+@pytest.mark.parametrize("kind", ["close", "attr", "dir"])
 def test_way_back_asks_no_store(stores, kind):
     """The same when the new program refuses and becomes the old one again."""
     vm, disks, info = go_on_without(stores, kind, fault="load:error")
@@ -504,3 +502,23 @@ def test_transfer_closes_no_file(vms, hung_disk):  # noqa: F811
         disk.go()
     assert vm.quit() == 0
     new.shared.assert_running()
+
+
+def test_exec_with_a_hung_pid_file(vms, hung_disk):  # noqa: F811
+    """It is looked at when the guest runs, and nobody waits for that."""
+    store = hung_disk()
+    vm = vms(args=["-pidfile", store.path])
+    vm.shared.wait_started()
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec")
+    vm.set_capabilities(pause_before_switchover=True)
+    vm.qmp.cmd("migrate")
+    vm.qmp.wait_status(("pre-switchover",), 60)
+    store.hang()
+    vm.qmp.cmd("migrate-continue", state="pre-switchover")
+    moves(vm)
+    assert vm.qmp.wait_status(("completed", "failed"), 60)["status"] == "completed"
+    store.wait_held()
+    answers(vm, "running")
+    store.go()
+    assert pathlib.Path(store.path).read_bytes().split(b"\n")[0] == str(vm.pid).encode()
+    assert vm.quit() == 0

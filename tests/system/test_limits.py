@@ -9,6 +9,7 @@ import signal
 import stat
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -18,6 +19,7 @@ from qmp import Qmp, QmpError
 from vm import MOLT, Vm, payload, wait_for_change, wait_for_socket
 
 MIB = 1 << 20
+SECONDS = 90
 
 
 class Before:
@@ -287,7 +289,7 @@ def test_no_descriptor_for_a_client(vms, tmp_path):
 # ---- memory ----
 
 class Cgroup:
-    """One of version 2, with the memory controller."""
+    """One of version 2, with the controllers for memory and tasks."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -343,9 +345,9 @@ def cgroup():
         if subprocess.run(["mount", "-t", "cgroup2", "cgroup2", top], check=False).returncode:
             pytest.skip("no cgroups of version 2 here")
     try:
-        (top / "cgroup.subtree_control").write_text("+memory")
+        (top / "cgroup.subtree_control").write_text("+memory +pids")
     except OSError as error:
-        pytest.skip(f"no memory controller here: {error}")
+        pytest.skip(f"a controller is missing here: {error}")
     group = Cgroup(top / f"molt-test-{os.getpid()}")
     yield group
     for procs in [*group.path.glob("*/cgroup.procs"), group.path / "cgroup.procs"]:
@@ -354,6 +356,50 @@ def cgroup():
         remove(procs.parent)
     if mounted:
         subprocess.run(["umount", "-l", mounted], check=True)
+
+
+# Whatever place gets free it takes, until it is killed.
+GREEDY = """
+import os, signal
+while True:
+    try:
+        if os.fork() == 0:
+            signal.pause()
+    except OSError:
+        os.sched_yield()
+"""
+
+
+def test_no_room_for_threads(vms, tmp_path, cgroup):
+    """execve() ends threads, and others get their places: who comes back waits until there is room."""
+    vm = vms(binary=cgroup.program(tmp_path / "in-cgroup"), args=["-smp", "2"])
+    vm.shared.wait_started()
+    vm.set_capabilities(pause_before_switchover=True)
+    vm.qmp.cmd("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=[MOLT])
+    vm.qmp.cmd("migrate")
+    vm.qmp.wait_status(("pre-switchover",), SECONDS)
+    full = cgroup.number("pids.current") + 10
+    cgroup.write("pids.max", full)
+    greedy = subprocess.Popen(
+        ["/bin/sh", "-c", f'echo $$ >{cgroup.path}/cgroup.procs && exec "$@"', "greedy",
+         sys.executable, "-c", GREEDY], start_new_session=True)
+    try:
+        vm.shared.wait(lambda: cgroup.number("pids.current") >= full, SECONDS)
+        vm.qmp.send("migrate-continue", state="pre-switchover")
+        # The new program gives up after a while, the old one does not.
+        vm.shared.wait(lambda: vm.log_text().count("no room for thread") == 2, SECONDS)
+        vm.shared.assert_stopped()
+    finally:
+        os.killpg(greedy.pid, signal.SIGKILL)
+        greedy.wait()
+    info = vm.qmp.wait_status(("failed", "completed"), SECONDS)
+    assert info["update-record"]["result"] == "rolled-back", info
+    assert "vCPU 0: Error creating thread" in info["error-desc"], info
+    vm.shared.assert_running()
+    cgroup.write("pids.max", "max")
+    vm.set_capabilities(pause_before_switchover=False)
+    vm.exec()
+    vm.shared.assert_running()
 
 
 def test_memory_is_short(vms, tmp_path, cgroup):

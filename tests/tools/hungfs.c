@@ -20,7 +20,8 @@
  * line; with stdin it ends and unmounts.
  *
  *	hang [OP]	hold requests of that kind (read, write, flush; all three) back; also close, which
- *		is what a close() waits for, attr, for fstat() and ftruncate()
+ *		is what a close() waits for, attr, for fstat() and ftruncate(), and dir, for whatever
+ *		follows a path or looks at the directory
  *	hang-hard [OP]	the same, and even a process that is killed waits for them
  *	go		answer what is held, hold no more
  *	fail OP ERRNO	let requests of that kind fail with that number; 0: no more
@@ -36,9 +37,9 @@
 #define HELD_MAX      1024
 #define IMAGE_NODE    2
 
-enum kind { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_CLOSE, KIND_ATTR, KIND_N };
+enum kind { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_CLOSE, KIND_ATTR, KIND_DIR, KIND_N };
 
-static const char *const kinds[KIND_N] = {"read", "write", "flush", "close", "attr"};
+static const char *const kinds[KIND_N] = {"read", "write", "flush", "close", "attr", "dir"};
 
 static int fuse_fd;
 static uint8_t *image;
@@ -146,16 +147,37 @@ static void carry_out(const struct fuse_in_header *in, enum kind kind)
 		read_image(in);
 	else if (kind == KIND_WRITE)
 		write_image(in);
-	else if (kind == KIND_ATTR)
+	else if (in->opcode == FUSE_LOOKUP)
+		look_up(in);
+	else if (kind == KIND_ATTR || kind == KIND_DIR)
 		get_attr(in);
 	else
 		reply(in->unique, 0, NULL, 0);
 }
 
-static void image_io(const struct fuse_in_header *in, enum kind kind)
+static enum kind kind_of(const struct fuse_in_header *in)
 {
-	/* The directory is there for whoever looks. */
-	if (!hangs[kind] || in->nodeid != IMAGE_NODE) {
+	switch (in->opcode) {
+	case FUSE_READ:
+		return KIND_READ;
+	case FUSE_WRITE:
+		return KIND_WRITE;
+	case FUSE_FSYNC:
+		return KIND_FLUSH;
+	case FUSE_FLUSH:
+		return KIND_CLOSE;
+	case FUSE_LOOKUP:
+		return KIND_DIR;
+	default:
+		return in->nodeid == IMAGE_NODE ? KIND_ATTR : KIND_DIR;
+	}
+}
+
+static void answer_or_hold(const struct fuse_in_header *in)
+{
+	const enum kind kind = kind_of(in);
+
+	if (!hangs[kind]) {
 		carry_out(in, kind);
 		return;
 	}
@@ -203,28 +225,18 @@ static void serve(const struct fuse_in_header *in)
 		init(in);
 		break;
 	case FUSE_LOOKUP:
-		look_up(in);
-		break;
 	case FUSE_GETATTR:
 	case FUSE_SETATTR:
-		image_io(in, KIND_ATTR);
+	case FUSE_READ:
+	case FUSE_WRITE:
+	case FUSE_FSYNC:
+	case FUSE_FLUSH:
+		answer_or_hold(in);
 		break;
 	case FUSE_OPEN:
 	case FUSE_OPENDIR:
 		open_out.open_flags = in->opcode == FUSE_OPEN ? FOPEN_DIRECT_IO : 0;
 		reply(in->unique, 0, &open_out, sizeof(open_out));
-		break;
-	case FUSE_READ:
-		image_io(in, KIND_READ);
-		break;
-	case FUSE_WRITE:
-		image_io(in, KIND_WRITE);
-		break;
-	case FUSE_FSYNC:
-		image_io(in, KIND_FLUSH);
-		break;
-	case FUSE_FLUSH:
-		image_io(in, KIND_CLOSE);
 		break;
 	case FUSE_STATFS:
 		reply(in->unique, 0, &statfs_out, sizeof(statfs_out));
@@ -245,22 +257,6 @@ static void serve(const struct fuse_in_header *in)
 		break;
 	default:
 		reply(in->unique, ENOSYS, NULL, 0);
-	}
-}
-
-static enum kind kind_of(const struct fuse_in_header *in)
-{
-	switch (in->opcode) {
-	case FUSE_READ:
-		return KIND_READ;
-	case FUSE_WRITE:
-		return KIND_WRITE;
-	case FUSE_FSYNC:
-		return KIND_FLUSH;
-	case FUSE_FLUSH:
-		return KIND_CLOSE;
-	default:
-		return KIND_ATTR;
 	}
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/thread.h"
 
 #define THREADS_MAX 16
 
@@ -185,7 +186,7 @@ struct block_engine *block_threads_new(int fd, uint32_t n_threads, GError **erro
 	}
 	n_threads = MIN(n_threads, THREADS_MAX);
 	while (pool->n_threads < n_threads) {
-		GThread *thread = g_thread_try_new("molt-block", block_threads_main, pool, error);
+		GThread *thread = thread_new("molt-block", block_threads_main, pool, error);
 
 		if (!thread) {
 			block_threads_free(&pool->base);

@@ -404,9 +404,7 @@ static bool socket_open_server(struct chardev *chardev, GError **error)
 	if (s->listen_fd < 0)
 		return false;
 	if (chardev->config.path && chardev->inherited)
-		file_made_adopt(&s->made, chardev->config.path, -1);
-	if (chardev->inherited)
-		fd_path_add(chardev->paths, &s->made);
+		fd_path_inherit(chardev->paths, chardev->config.path, -1, &s->made);
 	/* A predecessor's listener: whoever waited for a client has waited already. */
 	if (!chardev->config.wait || chardev->inherited || s->claimed || chardev->config.moved)
 		return true;
