@@ -171,6 +171,7 @@ bool kvm_vcpu_capture_early(struct vcpu *vcpu, GError **error);
 bool kvm_vcpu_capture_rest(struct vcpu *vcpu, GError **error);
 bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_time,
 		    GError **error);
+bool kvm_vcpu_prove(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error);
 bool kvm_vcpu_set_boot_regs(struct vcpu *vcpu, const struct kvm_boot_regs *regs, GError **error);
 
 /* kvm_clock.c */

@@ -94,14 +94,7 @@ static bool job_apply(struct vcpu *vcpu, void *arg, GError **error)
 
 static bool job_prove(struct vcpu *vcpu, void *arg, GError **error)
 {
-	const bool fresh = vcpu->fresh;
-	bool ok;
-
-	/* What differs from the power-on state is all that a successor's vCPU is given, too. */
-	vcpu->fresh = true;
-	ok = kvm_vcpu_apply(vcpu, vcpu->saved, false, error);
-	vcpu->fresh = vcpu->fresh && fresh;
-	return ok;
+	return kvm_vcpu_prove(vcpu, vcpu->saved, error);
 }
 
 static bool job_reset(struct vcpu *vcpu, void *arg, GError **error)

@@ -361,6 +361,21 @@ bool kvm_vcpu_apply(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, bool set_
 	return ok;
 }
 
+/* What differs from the power-on state is all that a successor's vCPU is given, too. */
+bool kvm_vcpu_prove(struct vcpu *vcpu, const struct kvm_saved_vcpu *s, GError **error)
+{
+	const bool fresh = vcpu->fresh;
+	bool ok;
+
+	vcpu->fresh = true;
+	ok = kvm_vcpu_apply(vcpu, s, false, error);
+	/* It goes on: KVM_SET_REGS drops an exception that is pending. */
+	if (!ok)
+		(void)events_apply(vcpu, s, NULL);
+	vcpu->fresh = vcpu->fresh && fresh;
+	return ok;
+}
+
 /* ---- where a loader starts the boot vCPU ---- */
 
 /* Flat: base 0, 4 GiB.  Access byte and granularity as in a descriptor (SDM vol. 3, 3.4.5). */

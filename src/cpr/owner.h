@@ -170,6 +170,15 @@ static inline bool owner_word_claim(_Atomic uint64_t *word, uint64_t attempt, ui
 	return atomic_compare_exchange_strong(word, &seen, owner_word_of(claim, OWNER_RECALLED));
 }
 
+/** owner_word_used() - Whether a successor has taken @attempt, wherever the guest is by now. */
+static inline bool owner_word_used(const _Atomic uint64_t *word, uint64_t attempt)
+{
+	const uint64_t seen = atomic_load((_Atomic uint64_t *)word);
+
+	return seen != owner_word_of(attempt, OWNER_OFFERED) &&
+	       seen != owner_word_of(attempt, OWNER_RECALLED);
+}
+
 /** owner_word_taken() - Whether a successor has taken @attempt, and still has the guest. */
 static inline bool owner_word_taken(const _Atomic uint64_t *word, uint64_t attempt)
 {

@@ -55,10 +55,10 @@ struct transfer_source {
 	enum owner_verdict verdict;
 };
 
-/* Whether the successor has the guest. */
+/* Whether the successor took the guest; it may have handed it on meanwhile. */
 static bool taken(const struct transfer_source *ts)
 {
-	return owner_word_taken(owner_word(ts->base.update->owner), ts->base.attempt);
+	return owner_word_used(owner_word(ts->base.update->owner), ts->base.attempt);
 }
 
 /* The successor's processor time, to tell one that is slow from one that stands. */

@@ -285,6 +285,7 @@ static void test_handover(void)
 	uint64_t a = offer(p->old);
 
 	owner_release(p->old);
+	g_assert_false(owner_word_used(owner_word(p->old), a));
 	g_assert_false(owner_take(p->new, a ^ 1, NULL));
 	g_assert_false(owner_held(p->new));
 	g_assert_true(owner_take(p->new, a, NULL));
@@ -294,6 +295,8 @@ static void test_handover(void)
 	g_assert_cmpint(owner_reclaim(p->old, a), ==, OWNER_ELSEWHERE);
 	/* The successor is the next one's predecessor. */
 	g_assert_cmpuint(offer(p->new), !=, a);
+	g_assert_false(owner_word_taken(owner_word(p->old), a));
+	g_assert_true(owner_word_used(owner_word(p->old), a));
 	owner_release(p->new);
 	g_assert_cmpint(owner_reclaim(p->old, a), ==, OWNER_GONE);
 	g_assert_false(owner_held(p->old));
