@@ -62,6 +62,7 @@ const char *error_class_name(const GError *error)
 	case MOLT_ERROR_GENERIC:
 	case MOLT_ERROR_TIMEOUT:
 	case MOLT_ERROR_REFUSED:
+	case MOLT_ERROR_TOLD_TO_END:
 		break;
 	}
 	return "GenericError";

@@ -23,6 +23,7 @@
  * @MOLT_ERROR_KVM_MISSING_CAP:	QMP class KVMMissingCap
  * @MOLT_ERROR_TIMEOUT:		A deadline passed
  * @MOLT_ERROR_REFUSED:		The peer answered and said no
+ * @MOLT_ERROR_TOLD_TO_END:	The process was told to end meanwhile
  */
 enum molt_error_code {
 	MOLT_ERROR_GENERIC,
@@ -32,6 +33,7 @@ enum molt_error_code {
 	MOLT_ERROR_KVM_MISSING_CAP,
 	MOLT_ERROR_TIMEOUT,
 	MOLT_ERROR_REFUSED,
+	MOLT_ERROR_TOLD_TO_END,
 };
 
 #define MOLT_ERROR molt_error_quark()

@@ -24,6 +24,9 @@
 /* How often it does so again where the reader has room and only the writer is late. */
 #define LOG_EXIT_TRIES 20
 
+/* How soon a thread that could not be made is tried again. */
+#define LOG_AGAIN_MS 1000
+
 /* Sources whose suppressed messages are counted at the same time. */
 #define LOG_FLOODS 8
 
@@ -48,7 +51,7 @@ struct log_flood {
  * @done:	The writer has written a line
  * @bytes:	Whole lines, the first at @start
  * @lost:	Lines dropped after the last one in @bytes
- * @running:	The writer's thread is there, or @failed: cannot be
+ * @running:	The writer's thread is there; else it is made when @again_ns has come
  * @write_ns:	When the write in progress began, 0 without one
  */
 static struct {
@@ -58,7 +61,8 @@ static struct {
 	char bytes[LOG_QUEUE_BYTES];
 	size_t start, len;
 	uint64_t lost;
-	bool running, failed;
+	bool running;
+	uint64_t again_ns;
 	uint64_t write_ns;
 	struct log_flood floods[LOG_FLOODS];
 } queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -312,7 +316,8 @@ static void init_conditions(void)
 /* Threads stay in the parent, and so does what waits there to be written. */
 static void in_child(void)
 {
-	queue.running = queue.failed = false;
+	queue.running = false;
+	queue.again_ns = 0;
 	queue.start = queue.len = queue.lost = queue.write_ns = 0;
 	init_conditions();
 	pthread_mutex_unlock(&queue.lock);
@@ -347,7 +352,7 @@ static bool start_writer(void)
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	if (queue.running || queue.failed)
+	if (queue.running || clock_now_ns() < queue.again_ns)
 		return queue.running;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
@@ -355,7 +360,7 @@ static bool start_writer(void)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 128U << 10);
 	queue.running = pthread_create(&thread, &attr, writer, NULL) == 0;
-	queue.failed = !queue.running;
+	queue.again_ns = clock_deadline_ms(LOG_AGAIN_MS);
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (queue.running)

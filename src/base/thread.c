@@ -9,17 +9,24 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
 
-/* How often it is tried. */
-#define AGAIN_US 2000
+/* How often it is tried, and how many times from one beat to the next. */
+#define AGAIN_US       2000
+#define TRIES_PER_BEAT 50
 
-static uint32_t patience_ms;
+/** struct patience_for_threads - See thread_set_patience() */
+static struct patience_for_threads {
+	uint32_t ms;
+	void (*beat)(void *opaque);
+	void *opaque;
+} patience;
 
-void thread_set_patience(uint32_t ms)
+void thread_set_patience(uint32_t ms, void (*beat)(void *opaque), void *opaque)
 {
-	patience_ms = ms;
+	patience = (struct patience_for_threads){ms, beat, opaque};
 }
 
 static bool told_to_end(void)
@@ -30,29 +37,39 @@ static bool told_to_end(void)
 					 sigismember(&set, SIGHUP));
 }
 
+/* Whether thread_new() is to go on; else @error, from @why. */
+static bool wait_for_room(const char *name, unsigned int n_tries, uint64_t end_ns,
+			  const GError *why, GError **error)
+{
+	if (!patience.ms || (patience.ms != THREAD_FOR_EVER && clock_now_ns() >= end_ns)) {
+		g_propagate_error(error, g_error_copy(why));
+		return false;
+	}
+	if (told_to_end())
+		return error_set(error, MOLT_ERROR_TOLD_TO_END,
+				 "told to end while there was no room for thread '%s'", name);
+	if (n_tries == 0)
+		log_warn("no room for thread '%s' (%s): raise pids.max, RLIMIT_NPROC or "
+			 "threads-max; trying again",
+			 name, why->message);
+	if (patience.beat && n_tries % TRIES_PER_BEAT == 0)
+		patience.beat(patience.opaque);
+	g_usleep(AGAIN_US);
+	return true;
+}
+
 GThread *thread_new(const char *name, GThreadFunc run, void *opaque, GError **error)
 {
-	const uint64_t end_ns = clock_deadline_ms(patience_ms);
-	bool said = false;
+	const uint64_t end_ns = clock_deadline_ms(patience.ms);
 
-	for (;;) {
-		GError *why = NULL;
+	for (unsigned int n_tries = 0;; n_tries++) {
+		g_autoptr(GError) why = NULL;
 		GThread *thread = g_thread_try_new(name, run, opaque, &why);
 
 		if (thread)
 			return thread;
-		if (!patience_ms || told_to_end() ||
-		    (patience_ms != THREAD_FOR_EVER && clock_now_ns() >= end_ns)) {
-			g_propagate_error(error, why);
+		if (!wait_for_room(name, n_tries, end_ns, why, error))
 			return NULL;
-		}
-		if (!said)
-			log_warn("no room for thread '%s' (%s): raise pids.max, RLIMIT_NPROC or "
-				 "threads-max; trying again",
-				 name, why->message);
-		said = true;
-		g_error_free(why);
-		g_usleep(AGAIN_US);
 	}
 }
 

@@ -12,18 +12,20 @@
 
 /**
  * thread_set_patience() - How long thread_new() waits for room from now on, in ms; 0 in the beginning
+ * @beat:	Called every 100 ms of such a wait, to tell who watches this process; may be NULL
  *
  * execve() ends the threads of a program, and what counts tasks (a pids cgroup, RLIMIT_NPROC,
  * threads-max) may give their places to others before the new program has made its own.  Who has a guest
  * that nobody else could run waits until there is room.
  * Context: main thread.
  */
-void thread_set_patience(uint32_t ms);
+void thread_set_patience(uint32_t ms, void (*beat)(void *opaque), void *opaque);
 
 /**
  * thread_new() - g_thread_try_new(), with that patience
  *
- * It ends early when the process is told to end (a signal that is blocked and pending).
+ * It ends early, with MOLT_ERROR_TOLD_TO_END, when the process is told to end (a signal that is blocked
+ * and pending).
  * Context: main thread.
  */
 GThread *thread_new(const char *name, GThreadFunc run, void *opaque, GError **error);

@@ -73,17 +73,21 @@ static void reap_until_none(int *status)
 }
 
 /* What it has open is the guest's no more: the guest's process decides how long a lock is held. */
-static void *close_all(void *unused)
+static void *close_all(void *opaque)
 {
-	(void)close_range(STDERR_FILENO + 1, ~0U, 0);
+	const unsigned int kept = GPOINTER_TO_INT(opaque);
+
+	if (kept > STDERR_FILENO + 1)
+		(void)close_range(STDERR_FILENO + 1, kept - 1, 0);
+	(void)close_range(MAX(kept, STDERR_FILENO) + 1, ~0U, 0);
 	return NULL;
 }
 
-void children_serve_as_init(void)
+void children_serve_as_init(int pipe_fd)
 {
 	g_autoptr(GThread) thread = NULL;
 	static const int told[] = {SIGTERM, SIGINT, SIGHUP};
-	int number, status = 0;
+	int number, status = W_EXITCODE(EXIT_FAILURE, 0);
 	sigset_t set;
 
 	if (getpid() != 1)
@@ -94,7 +98,7 @@ void children_serve_as_init(void)
 		sigaddset(&set, told[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	/* A store may hang, and this process must reap. */
-	thread = g_thread_try_new("close", close_all, NULL, NULL);
+	thread = g_thread_try_new("close", close_all, GINT_TO_POINTER(MAX(pipe_fd, 0)), NULL);
 	for (;;) {
 		reap_until_none(&status);
 		number = sigwaitinfo(&set, NULL);

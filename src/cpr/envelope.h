@@ -30,7 +30,7 @@
  *   leftovers	numbers of files that nobody needs any more (a log, the device's own of two descriptors).
  *		execve() would close them, and wait for their stores while the guest stands; whoever has
  *		the guest closes them on a thread
- *   paths	what the process made at which path, as fd_paths_describe() says (optional)
+ *   paths	what the process made at which path, as fd_paths_describe() says; without it they are looked at
  *   exec-fd	the old executable, to go back to
  *   argv, environment	the old arguments and environment
  *   guardian-fd, guardian-pid	the pipe for words to the guardian, and its pid (guardian.h)

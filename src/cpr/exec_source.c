@@ -660,7 +660,8 @@ static bool begin(struct update *update, struct migration_channels *channels, un
 	es->program_fd = es->exec_fd = es->state_fd = es->sessions_fd = es->envelope_fd = -1;
 	es->kit = (struct rehearsal_kit){.state_fd = -1, .sessions_fd = -1, .envelope = -1};
 	es->guardian.pipe = -1;
-	if (!outgoing_init(&es->base, update, &exec_source_table, channels, error)) {
+	if (!outgoing_init(&es->base, update, MIGRATION_MODE_CPR_EXEC, &exec_source_table, channels,
+			   error)) {
 		g_free(es);
 		return false;
 	}

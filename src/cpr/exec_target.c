@@ -43,6 +43,14 @@ struct exec_target {
 	GSource *beat;
 };
 
+/* This program gets on: the guardian need not. */
+static void tell_step(void *opaque)
+{
+	const struct exec_target *et = opaque;
+
+	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+}
+
 /* ---- taking over what was left ---- */
 
 static bool import_fds(struct update *update, const struct envelope *envelope, GError **error)
@@ -216,9 +224,7 @@ static bool check_incoming(const struct exec_target *et, GError **error)
 /* A manager may take its time, but this process must be there to hear it. */
 static gboolean beat(void *opaque)
 {
-	const struct exec_target *et = opaque;
-
-	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+	tell_step(opaque);
 	return G_SOURCE_CONTINUE;
 }
 
@@ -227,7 +233,7 @@ static enum stage_result et_main(void *ctx, GError **error)
 	struct exec_target *et = ctx;
 
 	if (et->base.channels.deferred && !et->base.channels.main) {
-		(void)beat(et);
+		tell_step(et);
 		et->beat = loop_after_ms(GUARDIAN_BEAT_MS, beat, et);
 		return STAGE_MANAGER;
 	}
@@ -293,7 +299,7 @@ static void et_main_named(struct incoming *in)
 	}
 	if (!error) {
 		loop_unwatch(&et->beat);
-		(void)beat(et);
+		tell_step(et);
 		g_clear_pointer(&progress->error_desc, g_free);
 		stage_run_continue(&in->run, NULL);
 		return;
@@ -446,7 +452,7 @@ static void et_arrived(struct exec_target *et)
 	struct update *update = et->base.update;
 	const char *reason = et->envelope->rollback;
 
-	thread_set_patience(0);
+	thread_set_patience(0, NULL, NULL);
 	release_children(et);
 	if (reason)
 		g_clear_pointer(&et->file, state_file_discard);
@@ -476,6 +482,19 @@ static bool seized(const struct exec_target *et)
 	       !owner_word_recall(owner_word(owner), et->envelope->attempt);
 }
 
+/* The end of this program, unless it is process 1 and others live: its guardian may have the guest, or get it. */
+static void end_for_others(struct exec_target *et, const GError *why)
+{
+	if (getpid() == 1) {
+		log_error("%s", why->message);
+		log_flush(LOG_EXEC_MS);
+		guardian_ignore();
+		crash_disarm();
+		children_serve_as_init(et->envelope->guardian_fd);
+	}
+	incoming_failed(&et->base, why);
+}
+
 static void go_back(void *opaque)
 {
 	struct exec_target *et = opaque;
@@ -486,19 +505,14 @@ static void go_back(void *opaque)
 	if (seized(et)) {
 		error_set_generic(&stuck, "the guardian goes on with the guest: %s",
 				  et->failure->message);
-		/* Process 1 stays there. */
-		if (getpid() == 1)
-			log_error("%s", stuck->message);
-		log_flush(LOG_EXEC_MS);
-		children_serve_as_init();
-		incoming_failed(&et->base, stuck);
+		end_for_others(et, stuck);
 		return;
 	}
 	record = update_record_to_json(update->record);
 	envelope_exec_back(et->envelope, update->inherited, record, et->failure->message, &stuck);
 	json_decref(record);
 	g_prefix_error(&stuck, "the guest is lost: %s; ", et->failure->message);
-	incoming_failed(&et->base, stuck);
+	end_for_others(et, stuck);
 }
 
 static gboolean go_back_later(void *opaque)
@@ -516,6 +530,13 @@ static void et_finished(void *ctx, enum stage_outcome outcome, const GError *err
 
 	if (outcome != STAGE_OUTCOME_UNDONE) {
 		et_arrived(et);
+		return;
+	}
+	/* Nobody brings the guest back. */
+	if (g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TOLD_TO_END)) {
+		guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
+		crash_disarm();
+		incoming_failed(&et->base, error);
 		return;
 	}
 	et->failure = g_error_copy(error);
@@ -552,9 +573,6 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	struct exec_target *et;
 	g_autoptr(GError) why = NULL, stuck = NULL;
 
-	/* Who came back is the last who could run the guest. */
-	if (!probe_active())
-		thread_set_patience(owned->rollback ? THREAD_FOR_EVER : THREADS_MS);
 	settle_record(update, owned);
 	if (!import_fds(update, owned, &why) ||
 	    !settle_config(update, owned, channels->deferred && !channels->main, &why)) {
@@ -587,6 +605,10 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	et->file = state_file_inherit(json_object_get(et->envelope->json, "file"),
 				      et->envelope->file_fd);
 	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+	/* Who came back is the last who could run the guest. */
+	if (!probe_active())
+		thread_set_patience(et->envelope->rollback ? THREAD_FOR_EVER : THREADS_MS,
+				    tell_step, et);
 	if (!et->envelope->rollback && !probe_active())
 		envelope_arm_crash(et->envelope, update->inherited);
 	return &et->base;

@@ -190,8 +190,9 @@ struct outgoing {
 };
 
 /** outgoing_init() - Fill the common part; @channels are taken. */
-bool outgoing_init(struct outgoing *out, struct update *update, const struct stage_table *table,
-		   struct migration_channels *channels, GError **error);
+bool outgoing_init(struct outgoing *out, struct update *update, enum migration_mode mode,
+		   const struct stage_table *table, struct migration_channels *channels,
+		   GError **error);
 
 /** outgoing_conclude() - In finished(): the guest is as before; the record, and devices may come and go. */
 void outgoing_conclude(struct outgoing *out, const GError *error);

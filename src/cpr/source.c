@@ -18,10 +18,10 @@ static void outgoing_failed(void *ctx, const GError *error)
 			       out->cancelled ? MIGRATION_CANCELLING : MIGRATION_FAILING);
 }
 
-bool outgoing_init(struct outgoing *out, struct update *update, const struct stage_table *table,
-		   struct migration_channels *channels, GError **error)
+bool outgoing_init(struct outgoing *out, struct update *update, enum migration_mode mode,
+		   const struct stage_table *table, struct migration_channels *channels,
+		   GError **error)
 {
-	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
 	struct update_record *record;
 
 	if (!offer_session_new(out->session, error))

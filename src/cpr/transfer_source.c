@@ -567,7 +567,8 @@ bool transfer_source_start(struct update *update, struct migration_channels *cha
 	struct transfer_source *ts = g_new0(struct transfer_source, 1);
 
 	ts->base.free = ts_free;
-	if (!outgoing_init(&ts->base, update, &transfer_source_table, channels, error)) {
+	if (!outgoing_init(&ts->base, update, MIGRATION_MODE_CPR_TRANSFER, &transfer_source_table,
+			   channels, error)) {
 		g_free(ts);
 		return false;
 	}

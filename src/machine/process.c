@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/job.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/stuck.h"
 #include "state/fd_paths.h"
 
@@ -147,11 +148,19 @@ bool pidfile_write(const struct pidfile *pidfile, GError **error)
 	return write_pid(pidfile->fd, pidfile->path, error);
 }
 
-/** struct pid_writing - One pidfile_write_later(); @fd is its own */
+/* How soon it is tried again when there is no room for a thread. */
+#define PID_AGAIN_MS 1000
+
+/**
+ * struct pid_writing - One pidfile_write_later()
+ * @fd:		Its own
+ * @again:	Until a thread is asked for again
+ */
 struct pid_writing {
 	int fd;
 	char *path;
 	GError *error;
+	GSource *again;
 };
 
 static void job_write(void *opaque)
@@ -176,6 +185,16 @@ static void written(void *opaque)
 	g_free(writing);
 }
 
+static gboolean start_writing(void *opaque)
+{
+	struct pid_writing *writing = opaque;
+
+	loop_unwatch(&writing->again);
+	if (!job_start("pid file", job_write, written, writing, NULL))
+		writing->again = loop_after_ms(PID_AGAIN_MS, start_writing, writing);
+	return G_SOURCE_REMOVE;
+}
+
 void pidfile_write_later(const struct pidfile *pidfile)
 {
 	struct pid_writing *writing = g_new0(struct pid_writing, 1);
@@ -184,8 +203,10 @@ void pidfile_write_later(const struct pidfile *pidfile)
 	writing->fd = fcntl(pidfile->fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (writing->fd < 0)
 		error_set_errno(&writing->error, errno, "-pidfile %s", pidfile->path);
-	if (writing->error || !job_start("pid file", job_write, written, writing, &writing->error))
+	if (writing->error)
 		written(writing);
+	else
+		(void)start_writing(writing);
 }
 
 bool pidfile_check(const struct vm_config *config, GError **error)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -17,12 +18,14 @@
 /**
  * struct fd_path - One path
  * @made:	The owner's
+ * @asked:	The path that the owner asked for, where that is not @made's: a link led from there; or NULL
  * @wanted:	A claim: the path that it will have; NULL when it has it
  * @beside:	A claim: where it lies until then
  * @lies:	What was made there
  */
 struct fd_path {
 	struct file_made *made;
+	char *asked;
 	char *wanted;
 	char *beside;
 	struct file_made lies;
@@ -33,6 +36,7 @@ static void fd_path_free(void *opaque)
 	struct fd_path *path = opaque;
 
 	file_unmake(&path->lies);
+	g_free(path->asked);
 	g_free(path->wanted);
 	g_free(path->beside);
 	g_free(path);
@@ -55,20 +59,40 @@ void fd_path_add(struct fd_source *src, struct file_made *made)
 		add(src, made);
 }
 
+/* Under the name that was asked for; a file, of which the kernel knows the inode, under any. */
+static const struct file_made *find_left(const struct fd_source *src, const char *asked, int fd)
+{
+	const struct file_made *left = g_hash_table_lookup(src->left, asked);
+	GHashTableIter iter;
+	struct statx st;
+	void *value;
+
+	if (left || fd < 0 || !fd_look(fd, STATX_INO, &st))
+		return left;
+	g_hash_table_iter_init(&iter, src->left);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		left = value;
+		if (left->ino == st.stx_ino &&
+		    left->dev == makedev(st.stx_dev_major, st.stx_dev_minor))
+			return left;
+	}
+	return NULL;
+}
+
 void fd_path_inherit(struct fd_source *src, const char *path, int fd, struct file_made *made)
 {
-	g_autofree char *absolute = file_absolute(path);
-	const struct file_made *left = src && src->left ? g_hash_table_lookup(src->left, absolute)
-							: NULL;
+	g_autofree char *asked = file_absolute(path);
+	const struct file_made *left = src && src->left ? find_left(src, asked, fd) : NULL;
 
 	file_made_clear(made);
 	if (left) {
 		*made = *left;
-		made->path = g_steal_pointer(&absolute);
+		made->path = g_strdup(left->path);
+		add(src, made)->asked = g_steal_pointer(&asked);
 	} else if (!src || !src->left) {
 		file_made_adopt(made, path, fd);
+		fd_path_add(src, made);
 	}
-	fd_path_add(src, made);
 }
 
 void fd_path_forget(struct fd_source *src, const struct file_made *made)
@@ -106,6 +130,7 @@ static struct fd_path *claim(struct fd_source *src, const char *path, struct fil
 	g_autofree char *name = g_uuid_string_random();
 	g_autofree char *dir = NULL;
 
+	claim->asked = file_absolute(path);
 	claim->wanted = real_path(path);
 	dir = g_path_get_dirname(claim->wanted);
 	claim->beside = g_strdup_printf("%s/.molt-%s", dir, name);
@@ -183,12 +208,13 @@ json_t *fd_paths_describe(const struct fd_source *src)
 	for (guint i = 0; src->paths && i < src->paths->len; i++) {
 		const struct fd_path *path = src->paths->pdata[i];
 		const struct file_made *made = path->made;
-		json_t *entry = made->path ? json_pack("{s:s, s:I, s:I, s:I}", "path", made->path,
-						       "dev", (json_int_t)made->dev, "ino",
-						       (json_int_t)made->ino, "born-ns",
-						       (json_int_t)made->born_ns)
-					   : NULL;
+		json_t *entry = NULL;
 
+		if (made->path)
+			entry = json_pack("{s:s, s:s, s:I, s:I, s:I}", "path", made->path, "asked",
+					  path->asked ? path->asked : made->path, "dev",
+					  (json_int_t)made->dev, "ino", (json_int_t)made->ino,
+					  "born-ns", (json_int_t)made->born_ns);
 		/* One that is not UTF-8 cannot be told, and stays behind at the end. */
 		if (entry)
 			(void)json_array_append_new(list, entry);
@@ -212,13 +238,14 @@ void fd_paths_inherit(struct fd_source *src, const json_t *list)
 	g_clear_pointer(&src->left, g_hash_table_unref);
 	if (!json_is_array(list))
 		return;
-	src->left = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, made_free);
+	src->left = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, made_free);
 	json_array_foreach(list, i, entry)
 	{
 		const char *path = json_string_value(json_object_get(entry, "path"));
+		const char *asked = json_string_value(json_object_get(entry, "asked"));
 		struct file_made *made;
 
-		if (!path)
+		if (!path || !asked)
 			continue;
 		made = g_new(struct file_made, 1);
 		*made = (struct file_made){
@@ -226,7 +253,7 @@ void fd_paths_inherit(struct fd_source *src, const json_t *list)
 			.dev = json_integer_value(json_object_get(entry, "dev")),
 			.ino = json_integer_value(json_object_get(entry, "ino")),
 			.born_ns = json_integer_value(json_object_get(entry, "born-ns"))};
-		g_hash_table_replace(src->left, made->path, made);
+		g_hash_table_replace(src->left, g_strdup(asked), made);
 	}
 }
 

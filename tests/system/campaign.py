@@ -157,7 +157,7 @@ def stand(process):
         if all(fields and fields[0] in "TZX" for fields in states):
             return process.poll() is None
         wait_for_change(None, 0.001)
-    raise TimeoutError(f"{process.pid} does not stand")
+    raise TimeoutError(f"{process.pid} does not stand: {[fields[:1] for fields in states]}")
 
 
 def hold(seconds, until=lambda: False, step=0.02):

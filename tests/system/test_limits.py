@@ -16,7 +16,7 @@ import time
 import pytest
 
 from qmp import Qmp, QmpError
-from vm import MOLT, Vm, payload, wait_for_change, wait_for_socket
+from vm import MOLT, Vm, payload, wait_for_change, wait_for_socket, wait_processes
 
 MIB = 1 << 20
 SECONDS = 90
@@ -370,8 +370,10 @@ while True:
 """
 
 
-def test_no_room_for_threads(vms, tmp_path, cgroup):
-    """execve() ends threads, and others get their places: who comes back waits until there is room."""
+@pytest.mark.parametrize("told", [False, True])
+def test_no_room_for_threads(vms, tmp_path, cgroup, told):
+    """execve() ends threads, and others get their places: who comes back waits until there is room, or until
+    it is told to end, and then nobody else goes on."""
     vm = vms(binary=cgroup.program(tmp_path / "in-cgroup"), args=["-smp", "2"])
     vm.shared.wait_started()
     vm.set_capabilities(pause_before_switchover=True)
@@ -389,9 +391,16 @@ def test_no_room_for_threads(vms, tmp_path, cgroup):
         # The new program gives up after a while, the old one does not.
         vm.shared.wait(lambda: vm.log_text().count("no room for thread") == 2, SECONDS)
         vm.shared.assert_stopped()
+        if told:
+            vm.process.terminate()
+            assert vm.process.wait(SECONDS) == 1
+            assert "told to end while there was no room" in vm.log_text()
     finally:
         os.killpg(greedy.pid, signal.SIGKILL)
         greedy.wait()
+    if told:
+        wait_processes(vm, [])
+        return
     info = vm.qmp.wait_status(("failed", "completed"), SECONDS)
     assert info["update-record"]["result"] == "rolled-back", info
     assert "vCPU 0: Error creating thread" in info["error-desc"], info

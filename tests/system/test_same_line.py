@@ -166,3 +166,26 @@ def test_old_ends_after_commit(vms, old, tmp_path, how):
         old.wait_exit()
     new.shared.assert_running()
     assert_paths(tmp_path, new, old)
+
+
+def test_through_a_link(vms, tmp_path):
+    """A link leads to the directory of the paths: they are known again after an exec, too."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    link = tmp_path / "link"
+    old = vms(args=["-pidfile", str(link / "pid"), "-serial", f"unix:{link}/com1,server=on,wait=off"])
+    old.shared.wait_started()
+    for _ in range(2):
+        new = same_line(vms, old)
+        old.migrate_to(new)
+        assert old.qmp.wait_status(("completed", "failed"), 60)["status"] == "completed"
+        assert old.quit() == 0
+        old.owns_ram, new.owns_ram = False, True
+        new.connect()
+        new.qmp.wait_status(("completed",))
+        new.exec()
+        assert (link / "pid").read_text() == f"{new.pid}\n"
+        old = new
+    assert old.quit() == 0
+    assert os.listdir(tmp_path / "real") == []
+    assert not os.path.exists(old.qmp_path)

@@ -141,11 +141,12 @@ static void block_step_done(struct block_queue *queue, struct block_request *req
 {
 	int64_t n = req->step.result;
 
-	if (n != -EAGAIN && n != -EINTR) {
+	/* io_uring cancels what it finds no thread for: after an execve() there may be no room for one. */
+	if (n != -EAGAIN && n != -EINTR && n != -ECANCELED) {
 		block_request_go_on(queue, req);
 		return;
 	}
-	/* The guest has no use for either; what does not help at once may help in a while. */
+	/* The guest has no use for these; what does not help at once may help in a while. */
 	if (req->n_retries++ < STEP_RETRIES) {
 		block_step_push(queue, req);
 		return;
