@@ -162,7 +162,8 @@ bool update_judge_plug(struct update *update, GError **error);
  * @free:	Frees the whole struct
  * @quiesced:	Whether there is something to undo
  * @with_sessions: What belongs to the process (struct update_extra) crosses too
- * @prove:	Whether KVM takes the state back is asked here, not by the successor
+ * @prove:	What was saved is read back, and KVM asked whether it takes it: the successor could not say so
+ *		while there is a way back
  * @attempt:	By which @state is valid (owner.h)
  * @elsewhere:	Somebody took the guest, although the update is being undone: it does not go on here
  * @state:	The saved stream of the VM

@@ -119,7 +119,7 @@ struct stage_run {
 	struct patience patience;
 	bool committed;
 	uint64_t begun_ns;
-	uint64_t begun_cpu_ns;
+	uint64_t mark_ns, mark_cpu_ns; /* when the thread's clock was asked, and what it said */
 	GSource *deadline;
 };
 
