@@ -24,7 +24,7 @@
  */
 
 #define BOOT_ID_FILE	"/proc/sys/kernel/random/boot_id"
-#define CLOCK_MAX_TRIES 8
+#define CLOCK_MAX_TRIES 4
 #define CLOCK_GOOD_NS	500
 
 uint64_t kvm_host_tsc(void)

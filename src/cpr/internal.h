@@ -164,7 +164,7 @@ bool update_judge_plug(struct update *update, GError **error);
  * @with_sessions: What belongs to the process (struct update_extra) crosses too
  * @prove:	What was saved is read back, and KVM asked whether it takes it: the successor could not say so
  *		while there is a way back
- * @attempt:	By which @state is valid (owner.h)
+ * @attempt:	Its id (owner.h), and @offered: by it @state is valid
  * @elsewhere:	Somebody took the guest, although the update is being undone: it does not go on here
  * @state:	The saved stream of the VM
  * @sessions:	The saved stream of the process; NULL without @with_sessions
@@ -182,6 +182,7 @@ struct outgoing {
 	bool with_sessions;
 	bool prove;
 	uint64_t attempt;
+	bool offered;
 	bool elsewhere;
 	GBytes *state;
 	GBytes *sessions;

@@ -239,16 +239,11 @@ _Atomic uint64_t *owner_word(struct owner *owner)
 
 /* ---- the side that has the guest ---- */
 
-uint64_t owner_offer(struct owner *owner, GError **error)
+bool owner_offer(struct owner *owner, uint64_t attempt, GError **error)
 {
-	uint64_t attempt = owner_id_new(error);
-
-	if (!attempt)
-		return 0;
-	if (owner->held && exchange(owner, owner->id, OWNER_OWNED, attempt, OWNER_OFFERED))
-		return attempt;
-	error_set_generic(error, "this process does not have the guest");
-	return 0;
+	return (owner->held &&
+		exchange(owner, owner->id, OWNER_OWNED, attempt, OWNER_OFFERED)) ||
+	       error_set_generic(error, "this process does not have the guest");
 }
 
 bool owner_recall(struct owner *owner, uint64_t attempt)

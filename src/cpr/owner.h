@@ -85,11 +85,11 @@ bool owner_held(const struct owner *owner);
 uint64_t owner_generation(const struct owner *owner);
 
 /**
- * owner_offer() - Begin an attempt: from now on the state that carries its id is valid
- * Return: the id, which goes into the state; 0 with @error set if the guest is not ours to offer, or
- * there are no random numbers.
+ * owner_offer() - From now on the state that carries @attempt is valid
+ * @attempt:	Of owner_id_new(), drawn before the guest stands still, and offered once
+ * Return: false with @error set if the guest is not ours to offer.
  */
-uint64_t owner_offer(struct owner *owner, GError **error);
+bool owner_offer(struct owner *owner, uint64_t attempt, GError **error);
 
 /**
  * owner_recall() - Take @attempt back, before the guest goes on here; the lock is held
@@ -130,7 +130,7 @@ bool owner_take(struct owner *owner, uint64_t attempt, GError **error);
  */
 bool owner_take_back(struct owner *owner, uint64_t attempt, GError **error);
 
-/** owner_id_new() - An id that nobody has had or will have, for a claim; 0 with @error set. */
+/** owner_id_new() - An id that nobody has had or will have, for an offer or a claim; 0 with @error set. */
 uint64_t owner_id_new(GError **error);
 
 /** owner_add_lock() - Put the locked description into @store, for an exec. */

@@ -26,6 +26,9 @@ bool outgoing_init(struct outgoing *out, struct update *update, enum migration_m
 
 	if (!offer_session_new(out->session, error))
 		return false;
+	out->attempt = owner_id_new(error);
+	if (!out->attempt)
+		return false;
 	record = update_record_new(migration_mode_name(mode));
 	record->old_build = g_strdup(MOLT_VERSION);
 	record->old_pid = getpid();
@@ -231,7 +234,7 @@ void source_unquiesce(void *ctx)
 
 static bool add_update_section(struct outgoing *out, struct state_writer *writer, GError **error)
 {
-	struct update_state state = {.attempt = out->attempt ?: REHEARSED_ATTEMPT};
+	struct update_state state = {.attempt = out->offered ? out->attempt : REHEARSED_ATTEMPT};
 
 	memcpy(state.session, out->session, sizeof(state.session));
 	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);
@@ -301,8 +304,8 @@ enum stage_result source_save(void *ctx, GError **error)
 	struct update *update = out->update;
 
 	migration_progress_set(&update->progress, MIGRATION_DEVICE);
-	out->attempt = owner_offer(update->owner, error);
-	if (!out->attempt)
+	out->offered = owner_offer(update->owner, out->attempt, error);
+	if (!out->offered)
 		return STAGE_FAILED;
 	if (!save_streams(out, false, error) || (out->prove && !check_streams(out, error))) {
 		source_unsave(out);
@@ -316,8 +319,8 @@ void source_unsave(void *ctx)
 {
 	struct outgoing *out = ctx;
 
-	if (out->attempt)
+	if (out->offered)
 		out->elsewhere = !owner_recall(out->update->owner, out->attempt);
-	out->attempt = 0;
+	out->offered = false;
 	drop_state(out);
 }

@@ -240,13 +240,13 @@ static bool alarm_matches(uint8_t alarm, uint8_t now)
 }
 
 /*
- * Seconds from @from until the alarm registers match, 0 if they do at @from itself; -1 for never.
- * A wrong hour or minute is skipped whole, so an alarm that exists is found within ALARM_STEPS.
+ * Seconds from @from until the alarm registers match, 0 if they do at @from itself; -1: not within
+ * @seconds.  A wrong hour or minute is skipped whole, so an alarm that exists is found within ALARM_STEPS.
  */
-static int32_t alarm_distance(const struct rtc_cmos_state *s, int64_t from)
+static int32_t alarm_distance(const struct rtc_cmos_state *s, int64_t from, int64_t seconds)
 {
 	uint32_t start = (uint32_t)(((from % SECONDS_PER_DAY) + SECONDS_PER_DAY) % SECONDS_PER_DAY);
-	uint32_t end = start + SECONDS_PER_DAY;
+	uint32_t end = start + (uint32_t)MIN(seconds, SECONDS_PER_DAY);
 
 	for (uint32_t t = start, n = 0; t < end && n < ALARM_STEPS; n++) {
 		uint32_t of_day = t % SECONDS_PER_DAY;
@@ -284,10 +284,8 @@ static uint8_t rtc_events(const struct rtc_cmos_state *s, struct rtc_time now)
 	if (hz && (now.s > seen_s || tick_in_second(now.ns, hz) > tick_in_second(s->seen_ns, hz)))
 		flags |= RTC_C_PERIODIC;
 	if (now.s > seen_s && !rtc_frozen(s)) {
-		int32_t distance = alarm_distance(s, seen_s + 1);
-
 		flags |= RTC_C_UPDATE;
-		if (distance >= 0 && seen_s + 1 + distance <= now.s)
+		if (alarm_distance(s, seen_s + 1, now.s - seen_s) >= 0)
 			flags |= RTC_C_ALARM;
 	}
 	return flags;
@@ -322,7 +320,7 @@ static uint64_t rtc_next_event(const struct rtc_cmos_state *s, struct rtc_time n
 	if (enabled & RTC_C_UPDATE && !rtc_frozen(s))
 		next = MIN(next, to_second);
 	if (enabled & RTC_C_ALARM && !rtc_frozen(s)) {
-		int32_t distance = alarm_distance(s, now.s + 1);
+		int32_t distance = alarm_distance(s, now.s + 1, SECONDS_PER_DAY);
 
 		if (distance >= 0)
 			next = MIN(next, to_second + (uint64_t)distance * NS_PER_SEC);

@@ -62,9 +62,10 @@ static void pair_free(struct pair *p)
 
 static uint64_t offer(struct owner *owner)
 {
-	uint64_t attempt = owner_offer(owner, NULL);
+	uint64_t attempt = owner_id_new(NULL);
 
 	g_assert_cmpuint(attempt, !=, 0);
+	g_assert_true(owner_offer(owner, attempt, NULL));
 	return attempt;
 }
 
@@ -141,7 +142,7 @@ static bool call_word_taken(struct owner *owner, uint64_t attempt)
 
 static bool call_offer(struct owner *owner, uint64_t attempt)
 {
-	return owner_offer(owner, NULL) != 0;
+	return owner_offer(owner, owner_id_new(NULL), NULL);
 }
 
 static bool call_reclaim(struct owner *owner, uint64_t attempt)
@@ -221,7 +222,7 @@ static void test_unlocked(void)
 	g_assert_false(owner_held(p->new));
 	g_assert_false(owner_recall(p->new, a));
 	g_assert_false(owner_take_back(p->new, a, NULL));
-	g_assert_cmpuint(owner_offer(p->new, NULL), ==, 0);
+	g_assert_false(owner_offer(p->new, owner_id_new(NULL), NULL));
 	g_assert_cmpint(owner_reclaim(p->new, a), ==, OWNER_ELSEWHERE);
 	g_assert_false(owner_take(p->new, a, &error));
 	g_assert_true(g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TIMEOUT));
