@@ -60,6 +60,13 @@ char *file_absolute(const char *path)
 	return absolute;
 }
 
+char *file_canonical(const char *path)
+{
+	g_autofree char *absolute = file_absolute(path);
+
+	return g_canonicalize_filename(absolute, "/");
+}
+
 void file_made_adopt(struct file_made *made, const char *path, int fd)
 {
 	struct stat st;

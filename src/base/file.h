@@ -74,6 +74,9 @@ void file_unmake(struct file_made *made);
 /** file_absolute() - @path from the root on, as text: no store is asked.  Return: to be freed. */
 char *file_absolute(const char *path);
 
+/** file_canonical() - The same without "." and "..", to compare or to keep. */
+char *file_canonical(const char *path);
+
 /**
  * file_made_adopt() - Take over what lies at @path now, as if this process had made it
  * @fd:		The open file: another one at the path is not taken over; -1 for a socket, which

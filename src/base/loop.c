@@ -42,7 +42,7 @@ GSource *loop_watch_fd(GMainContext *context, int fd, GIOCondition condition, lo
 	GSource *source = g_unix_fd_source_new(fd, condition);
 
 	g_source_set_callback(source, G_SOURCE_FUNC(fn), opaque, NULL);
-	/* Nobody runs a loop within a loop; GLib would take @fd out of the poll set and wake itself twice. */
+	/* No loop runs within a loop; GLib would take @fd out of the poll set for one, and wake itself. */
 	g_source_set_can_recurse(source, TRUE);
 	g_source_attach(source, context);
 	return source;

@@ -13,9 +13,8 @@
  * A thread that waits for a file on a store that hangs cannot even be killed, so execve(), which ends
  * all other threads first, waits as well, and the guest with it.  Whoever has such a thread says here
  * around each call that may wait so (fd_has_store()) what it waits for, and who wants to execve() asks
- * before.  Waits
- * for pipes, sockets and terminals are none: a kill ends them.  Nor does a thread wait that is merely not
- * given a processor: it counts only while the kernel says that it sleeps.
+ * before.  Waits for pipes, sockets and terminals are none: a kill ends them.  Nor does a thread wait
+ * that is merely not given a processor: it counts only while the kernel says that it sleeps.
  *
  * Fixed slots, no lock: nobody waits here.  Context: any thread.
  */

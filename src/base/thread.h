@@ -33,7 +33,8 @@ GThread *thread_new(const char *name, GThreadFunc run, void *opaque, GError **er
 /**
  * thread_runs() - Whether thread @tid of this process is on a processor, or would be if one were free
  *
- * For who waits for it: such a thread waits for a processor only; that the host is busy is no fault of its own.
+ * For who waits for it: such a thread waits for a processor only, and that the host is busy is not its
+ * fault.
  * Return: false also where that cannot be known, without /proc.
  * Context: any thread.
  */

@@ -45,8 +45,9 @@
  *
  * The new program changes nothing in it and hands it back, with "rollback" added, when it cannot go
  * on.  Who cannot write another one (a crashed program, the guardian) gives the reason in the
- * environment variable MOLT_CPR_ROLLBACK, the guardian beside MOLT_CPR_SEIZED.  A program that finds either takes the configuration from
- * the offer whatever its arguments say, and does not go back once more.
+ * environment variable MOLT_CPR_ROLLBACK, the guardian beside MOLT_CPR_SEIZED.  A program that finds
+ * either takes the configuration from the offer whatever its arguments say, and does not go back once
+ * more.
  */
 
 /** ENVELOPE_ENV - Number and nonce of the envelope */

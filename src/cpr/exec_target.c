@@ -195,14 +195,12 @@ static bool names_file(const struct exec_target *et, const struct migration_addr
 	const json_t *file = json_object_get(et->envelope->json, "file");
 	const char *path = json_string_value(json_object_get(file, "path"));
 	const json_int_t offset = json_integer_value(json_object_get(file, "offset"));
-	g_autofree char *their_path = NULL, *our_path = NULL, *theirs = NULL, *ours = NULL;
+	g_autofree char *theirs = NULL, *ours = NULL;
 
 	if (!path || address->transport != MIGRATION_FILE || offset != (json_int_t)address->offset)
 		return false;
-	their_path = file_absolute(path);
-	our_path = file_absolute(address->path);
-	theirs = g_canonicalize_filename(their_path, "/");
-	ours = g_canonicalize_filename(our_path, "/");
+	theirs = file_canonical(path);
+	ours = file_canonical(address->path);
 	return strcmp(theirs, ours) == 0;
 }
 
@@ -482,7 +480,7 @@ static bool seized(const struct exec_target *et)
 	       !owner_word_recall(owner_word(owner), et->envelope->attempt);
 }
 
-/* The end of this program, unless it is process 1 and others live: its guardian may have the guest, or get it. */
+/* The end of this program, unless it is process 1 and others live: its guardian may get the guest. */
 static void end_for_others(struct exec_target *et, const GError *why)
 {
 	if (getpid() == 1) {

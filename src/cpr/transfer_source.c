@@ -13,8 +13,8 @@
 #define CONNECT_MS 8000
 
 /*
- * How long a successor that was given the guest may make no progress before it is taken back, and one that has it
- * before its report is done without (patience.h).
+ * How long a successor that was given the guest may make no progress before it is taken back, and one
+ * that has it before its report is done without (patience.h).
  */
 #define CLAIM_MS  2000
 #define REPORT_MS 5000

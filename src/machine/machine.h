@@ -190,7 +190,7 @@ bool machine_save_running(struct machine *machine, struct state_writer *writer, 
 /** machine_check_stream() - Whether machine_load() would parse and accept it; nothing is changed. */
 bool machine_check_stream(struct machine *machine, struct state_reader *reader, GError **error);
 
-/** machine_prove() - Whether KVM takes back what machine_save() got of it; the guest is paused, and can go on. */
+/** machine_prove() - Whether KVM takes back what machine_save() got of it; the guest stands, and can go on. */
 bool machine_prove(struct machine *machine, GError **error);
 
 /**

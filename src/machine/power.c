@@ -19,7 +19,7 @@
 
 /* ---- reset ---- */
 
-/* Requests made before the vCPUs were parked belong to the life that ends here.  Power-off takes precedence. */
+/* Requests made before the vCPUs were parked belong to the life that ends here; but power-off prevails. */
 static bool powered_off_instead(struct machine *machine)
 {
 	const uint32_t of_this_life = MACHINE_REQUEST_RESET | MACHINE_REQUEST_OFF |

@@ -236,9 +236,7 @@ struct pidfile *pidfile_new(const struct vm_config *config, struct fd_source *fd
 
 	pidfile->fds = fds;
 	if (config->pidfile) {
-		g_autofree char *absolute = file_absolute(config->pidfile);
-
-		pidfile->path = g_canonicalize_filename(absolute, "/");
+		pidfile->path = file_canonical(config->pidfile);
 		pidfile->fd = fd_acquire(fds, PIDFILE_FD, FD_CHAR, pidfile_open, pidfile, error);
 	} else {
 		pidfile->fd = fd_inherit(fds, PIDFILE_FD, FD_CHAR, error);

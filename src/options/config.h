@@ -13,10 +13,11 @@
  * DOC: configuration
  *
  * argv (and JSON forms in it) are parsed once, into a struct vm_config that nothing changes
- * afterwards but hot plug, which adds and removes devices.  Decisions taken from it live in struct machine.  vm_config_to_json() and
- * vm_config_from_json() are exact inverses: that is how a configuration travels to a successor.
- * Every struct below is filled and written by a property table in options/tables.c; help text comes
- * from the same rows.  Strings are owned by the config and NULL where the option was not given.
+ * afterwards but hot plug, which adds and removes devices.  Decisions taken from it live in struct
+ * machine.  vm_config_to_json() and vm_config_from_json() are exact inverses: that is how a
+ * configuration travels to a successor.  Every struct below is filled and written by a property table
+ * in options/tables.c; help text comes from the same rows.  Strings are owned by the config and NULL
+ * where the option was not given.
  */
 
 /*

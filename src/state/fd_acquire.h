@@ -19,8 +19,8 @@
  *		withdrawn.  This is what an update hands over; owners keep owning them
  *
  * @paths:	struct fd_path (fd_paths.c): what lies under a name because of this process
- * @left:	Path that was asked for to struct file_made: what the program before an execve() said that it made; NULL where
- *		there was none, or where it did not say
+ * @left:	Path that was asked for to struct file_made: what the program before an execve() said
+ *		that it made; NULL where there was none, or where it did not say
  * @claiming:	This process waits for a predecessor that lives: see fd_paths.h
  *
  * Zero-initialised, ended with fd_source_clear().  Context: main thread.

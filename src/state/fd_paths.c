@@ -83,12 +83,15 @@ void fd_path_inherit(struct fd_source *src, const char *path, int fd, struct fil
 {
 	g_autofree char *asked = file_absolute(path);
 	const struct file_made *left = src && src->left ? find_left(src, asked, fd) : NULL;
+	struct fd_path *inherited;
 
 	file_made_clear(made);
 	if (left) {
 		*made = *left;
 		made->path = g_strdup(left->path);
-		add(src, made)->asked = g_steal_pointer(&asked);
+		inherited = add(src, made);
+		if (strcmp(asked, made->path) != 0)
+			inherited->asked = g_steal_pointer(&asked);
 	} else if (!src || !src->left) {
 		file_made_adopt(made, path, fd);
 		fd_path_add(src, made);
@@ -116,7 +119,7 @@ bool fd_paths_claiming(const struct fd_source *src)
 static char *real_path(const char *path)
 {
 	char *found = realpath(path, NULL);
-	char *own = found ? g_strdup(found) : g_canonicalize_filename(path, NULL);
+	char *own = found ? g_strdup(found) : file_canonical(path);
 
 	free(found);
 	return own;

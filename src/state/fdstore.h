@@ -23,9 +23,9 @@
  * 1. The store holds duplicates (number 3 or above, close-on-exec); its user keeps its own. Undoing
  *    an offer is freeing the store.  A view (fdstore_new_view()) holds the user's own.
  * 2. Every entry records an identity, which is checked after crossing and at every take.
- * 3. Taking works once (until it is given back) and gives the taker a duplicate.  The store keeps its own until it is freed,
- *    so a successor that fails after taking can still hand everything back (export again).  After
- *    the commit it must be freed, or closed sockets would stay open through the store.
+ * 3. Taking works once (until it is given back) and gives the taker a duplicate.  The store keeps its
+ *    own until it is freed, so a successor that fails after taking can still hand everything back
+ *    (export again).  After the commit it must be freed, or closed sockets would stay open through it.
  * 4. fdstore_finish() names what was not taken.
  * 5. Everything is close-on-exec at all times but between fdstore_export_exec() and execve(), when
  *    what is in the store, and what must not be closed by execve() (cpr/envelope.h), is not.

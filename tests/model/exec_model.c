@@ -40,7 +40,10 @@ static enum mutant {
 	MUTANTS
 } mutant;
 
-/* @back: P is, or was, on its way back.  @abort: SIGABRT is pending.  @runs: 1 P, 2 G.  @harm: the guardian hit a program that ran the guest. */
+/*
+ * @back: P is, or was, on its way back.  @abort: SIGABRT is pending.  @runs: 1 P, 2 G.  @harm: the
+ * guardian hit a program that ran the guest.
+ */
 struct exec {
 	uint8_t p, p_alive, g, g_alive, word, id, claim;
 	uint8_t said_done, back, abort, armed, version, ram, runs, stale, harm, kills, stops;

@@ -83,12 +83,7 @@ def test_locked_image(vms, tmp_path):
 def check_unharmed(vm, fds):
     vm.shared.assert_running()
     assert vm.qmp.cmd("query-status") == {"status": "running", "running": True}
-    for _ in range(200):
-        if vm.open_fds() == fds and not vm.children():
-            break
-        wait_for_change(None, 0.02)
-    assert vm.open_fds() == fds, "a descriptor was left behind"
-    assert vm.children() == [], "a child was left behind"
+    vm.assert_fds(fds)
 
 
 def script(tmp_path, name, text):

@@ -10,7 +10,7 @@ import pytest
 from frames import encode
 from peers import NEW_SENDS, OLD_SENDS, Cut, FakeNew, Relay
 from stages import wait_one_owner
-from vm import wait_for_change, wait_for_socket
+from vm import wait_for_socket
 
 
 @pytest.fixture
@@ -56,11 +56,7 @@ class Attempt:
     def nothing_happened(self):
         """The guest runs where it was, nothing has leaked, and the next update works."""
         self.vm.shared.assert_running()
-        for _ in range(200):
-            if self.vm.open_fds() == self.fds:
-                break
-            wait_for_change(None, 0.01)
-        assert self.vm.open_fds() == self.fds
+        self.vm.assert_fds(self.fds)
         assert self.vm.qmp.cmd("query-status") == {"status": "running", "running": True}
         console = socket.socket(socket.AF_UNIX)
         console.connect(str(self.vm.tmp / "com1"))

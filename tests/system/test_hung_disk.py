@@ -435,10 +435,7 @@ def let_stores_answer(vm, disks):
     """What was to be closed is closed, and the guest goes on."""
     for disk in disks.values():
         disk.go()
-    try:
-        vm.shared.wait(lambda: vm.open_fds() == vm.fds)
-    except TimeoutError:
-        assert vm.open_fds() == vm.fds
+    vm.assert_fds(vm.fds)
     vm.shared.assert_running()
 
 

@@ -34,11 +34,7 @@ class Before:
 
     def assert_same(self):
         vm = self.vm
-        vm.shared.wait(lambda: not vm.children())
-        try:
-            vm.shared.wait(lambda: vm.open_fds() == self.fds)
-        except TimeoutError:
-            assert vm.open_fds() == self.fds
+        vm.assert_fds(self.fds)
         assert self.listing() == self.files
         vm.shared.assert_running()
 
@@ -225,8 +221,9 @@ def test_nproc(vms, unprivileged, more):
     vm.shared.wait_started()
     own = [str(unprivileged / "molt.bin")]
     # What jobs and engines start for a while is gone.
+    at_start = vm.open_fds()
     vm.exec(command=own)
-    vm.shared.wait(lambda: not vm.children())
+    vm.assert_fds(at_start)
     before = Before(vm)
     limit(vm, "NPROC", stranger_tasks() + more)
     info = migrate_exec(vm, own)

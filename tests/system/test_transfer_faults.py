@@ -220,8 +220,7 @@ def test_new(vms, stage, fault, outcome):
     if fault == "hang":
         new.process.kill()
     new.wait_exit(SECONDS)
-    wait_for_change(None, 0.1)
-    assert vm.open_fds() == before
+    vm.assert_fds(before)
     assert_next_works(vm, shared)
 
 

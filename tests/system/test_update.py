@@ -22,12 +22,7 @@ def test_exec_keeps_pid_and_qmp(vms):
     told = vm.qmp.hmp("info migrate")
     assert "committed by cpr-exec" in told and f"old {vm.pid} " in told, told
     # The old address space is let go of after the update, by a child.
-    for _ in range(200):
-        if vm.open_fds() == before and not vm.children():
-            break
-        wait_for_change(None, 0.02)
-    assert vm.open_fds() == before
-    assert vm.children() == []
+    vm.assert_fds(before)
 
 
 def test_transfer_from_description_of_predecessor(vms):
@@ -343,7 +338,7 @@ def test_two_step_ends_in_the_window(vms, how):
         new.process.kill()
     new.wait_exit()
     vm.shared.assert_running()
-    assert vm.open_fds() == before
+    vm.assert_fds(before)
     again = two_step(vm)
     vm.qmp.cmd("migrate", resume=True)
     vm.qmp.wait_status(("completed",))

@@ -175,6 +175,14 @@ class Vm:
                 pass
         return sorted(out)
 
+    def assert_fds(self, before, timeout=20.0):
+        """What was open @before an update is what is left of it, when its children have gone."""
+        end = time.monotonic() + timeout
+        while (self.open_fds() != before or self.children()) and time.monotonic() < end:
+            wait_for_change(None, 0.01)
+        assert self.open_fds() == before
+        assert self.children() == []
+
     def threads(self):
         return len(os.listdir(f"/proc/{self.pid}/task"))
 

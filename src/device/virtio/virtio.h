@@ -35,10 +35,10 @@
  * what is in flight: status reads back as before until the last virtio_push(), then as 0.
  *
  * Update.  Drain stops the handling of queues; what is in flight ends in its own time, and the last
- * virtio_push() tells the machine.  Kicks that come meanwhile stay where they are, in the rings.  Resume looks at every queue as if kicked and
- * raises every queue's interrupt once: a spurious one is harmless, a lost one is not.  So neither
- * eventfd counters nor requests need to cross, but for those that a model has shelved: of these it
- * saves which they are.
+ * virtio_push() tells the machine.  Kicks that come meanwhile stay where they are, in the rings.
+ * Resume looks at every queue as if kicked and raises every queue's interrupt once: a spurious one is
+ * harmless, a lost one is not.  So neither eventfd counters nor requests need to cross, but for those
+ * that a model has shelved: of these it saves which they are.
  *
  * Unhappy path.  A ring that makes no sense breaks the device: DEVICE_NEEDS_RESET, a configuration
  * interrupt, one line in the log, and no more work until the driver resets it.
