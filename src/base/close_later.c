@@ -2,14 +2,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/close_later.h"
 
+#include <unistd.h>
+
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/patience.h"
 #include "base/stuck.h"
+#include "base/thread.h"
+
+/* For a thread that always has work, or waits for a processor. */
+#define CLOSE_BUSY_MS 1000
+#define CLOSE_TICK_MS 10
 
 /**
  * struct closing - Files that a thread closes
  * @files:	int
  * @done:	All are closed
+ * @tid:	The thread's, 0 until it runs
+ * @n_ready:	How often it was seen to wait for no store
  * @n_refs:	The thread's, and of who waits for it
  */
 struct closing {
@@ -17,6 +27,8 @@ struct closing {
 	GMutex lock;
 	GCond cond;
 	bool done;
+	int tid;
+	uint64_t n_ready;
 	int n_refs;
 };
 
@@ -45,6 +57,7 @@ static void *close_all(void *opaque)
 {
 	struct closing *closing = opaque;
 
+	g_atomic_int_set(&closing->tid, (int)gettid());
 	for (guint i = 0; i < closing->files->len; i++) {
 		int call = stuck_begin("a file to be closed");
 
@@ -59,21 +72,45 @@ static void *close_all(void *opaque)
 	return NULL;
 }
 
-/* Takes @closing. */
-static void close_on_thread(struct closing *closing, uint32_t wait_ms)
+/* One that was given no processor yet does not hang. */
+static uint64_t closing_progress(void *opaque)
 {
-	const gint64 end_us = g_get_monotonic_time() + wait_ms * (gint64)G_TIME_SPAN_MILLISECOND;
+	struct closing *closing = opaque;
+	const int tid = g_atomic_int_get(&closing->tid);
+
+	if (!tid || thread_runs(tid))
+		closing->n_ready++;
+	return closing->n_ready;
+}
+
+static void wait_until_closed(struct closing *closing)
+{
+	struct patience patience = {.budget_ms = CLOSE_SOON_MS,
+				    .tick_ms = CLOSE_TICK_MS,
+				    .max_ms = CLOSE_BUSY_MS,
+				    .progress = closing_progress,
+				    .opaque = closing};
+	uint32_t tick_ms = patience_begin(&patience);
+
+	g_mutex_lock(&closing->lock);
+	while (tick_ms && !closing->done)
+		if (!g_cond_wait_until(&closing->cond, &closing->lock,
+				       g_get_monotonic_time() + tick_ms * G_TIME_SPAN_MILLISECOND))
+			tick_ms = patience_tick(&patience);
+	g_mutex_unlock(&closing->lock);
+}
+
+/* Takes @closing. */
+static void close_on_thread(struct closing *closing, bool wait)
+{
 	GThread *thread = g_thread_try_new("close", close_all, closing, NULL);
 
 	if (thread)
 		g_thread_unref(thread);
 	else
 		close_all(closing);
-	g_mutex_lock(&closing->lock);
-	while (wait_ms > 0 && !closing->done)
-		if (!g_cond_wait_until(&closing->cond, &closing->lock, end_us))
-			break;
-	g_mutex_unlock(&closing->lock);
+	if (wait)
+		wait_until_closed(closing);
 	closing_unref(closing);
 }
 
@@ -92,7 +129,7 @@ void close_later(const GArray *fds)
 		g_array_append_val(closing->files, fd);
 	}
 	if (closing)
-		close_on_thread(closing, 0);
+		close_on_thread(closing, false);
 }
 
 void close_soon(int *fd)
@@ -106,5 +143,5 @@ void close_soon(int *fd)
 	}
 	closing = closing_new();
 	g_array_append_val(closing->files, file);
-	close_on_thread(closing, CLOSE_SOON_MS);
+	close_on_thread(closing, true);
 }

@@ -18,7 +18,7 @@
  */
 void close_later(const GArray *fds);
 
-/** CLOSE_SOON_MS - How long close_soon() waits */
+/** CLOSE_SOON_MS - How long close_soon() waits for a store; a thread that only lacks a processor has longer */
 #define CLOSE_SOON_MS 50
 
 /**

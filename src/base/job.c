@@ -4,6 +4,8 @@
 
 #include "base/loop.h"
 
+#define AGAIN_MS 1000
+
 /**
  * struct job - See job_start()
  * @ended:	By which the thread tells that it has
@@ -54,6 +56,35 @@ struct job *job_start(const char *name, void (*run)(void *arg), void (*done)(voi
 	loop_unwatch(&job->ended);
 	g_free(job);
 	return NULL;
+}
+
+/** struct insistence - One job_insist() without a thread; @again: until one is asked for again */
+struct insistence {
+	const char *name;
+	void (*run)(void *arg);
+	void (*done)(void *arg);
+	void *arg;
+	GSource *again;
+};
+
+static gboolean insist(void *opaque)
+{
+	struct insistence *in = opaque;
+
+	loop_unwatch(&in->again);
+	if (job_start(in->name, in->run, in->done, in->arg, NULL))
+		g_free(in);
+	else
+		in->again = loop_after_ms(AGAIN_MS, insist, in);
+	return G_SOURCE_REMOVE;
+}
+
+void job_insist(const char *name, void (*run)(void *arg), void (*done)(void *arg), void *arg)
+{
+	struct insistence *in = g_new(struct insistence, 1);
+
+	*in = (struct insistence){name, run, done, arg, NULL};
+	(void)insist(in);
 }
 
 void job_abandon(struct job *job, void (*late)(void *arg))

@@ -25,5 +25,12 @@ struct job;
 struct job *job_start(const char *name, void (*run)(void *arg), void (*done)(void *arg), void *arg,
 		      GError **error);
 
+/**
+ * job_insist() - The same; while there is no room for a thread it is tried again, once a second
+ *
+ * For what has to be done and has time.  It cannot be abandoned.
+ */
+void job_insist(const char *name, void (*run)(void *arg), void (*done)(void *arg), void *arg);
+
 /** job_abandon() - Let @late(@arg) be called instead of @done, whenever that is; main loop. */
 void job_abandon(struct job *job, void (*late)(void *arg));

@@ -40,6 +40,18 @@ void signals_release(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+bool signals_pending(void)
+{
+	sigset_t set;
+	bool pending = false;
+
+	if (sigpending(&set) < 0)
+		return false;
+	for (size_t i = 0; i < G_N_ELEMENTS(ending); i++)
+		pending = pending || sigismember(&set, ending[i]) == 1;
+	return pending;
+}
+
 static int open_signalfd(GError **error)
 {
 	sigset_t set;

@@ -30,6 +30,9 @@ void signals_release(void);
 /** signals_mask() - Set @set to what signals_hold() blocks; async-signal-safe. */
 void signals_mask(sigset_t *set);
 
+/** signals_pending() - Whether one that ends the process has come and was not taken yet; any thread. */
+bool signals_pending(void);
+
 /**
  * signals_watch() - Call @fn(@opaque) in the main loop for each signal that ends the process
  * Return: the source, owned by the caller; NULL with @error set.  It closes its descriptor.

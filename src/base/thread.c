@@ -3,7 +3,6 @@
 #include "base/thread.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/signals.h"
 
 /* How often it is tried, and how many times from one beat to the next. */
 #define AGAIN_US       2000
@@ -29,14 +29,6 @@ void thread_set_patience(uint32_t ms, void (*beat)(void *opaque), void *opaque)
 	patience = (struct patience_for_threads){ms, beat, opaque};
 }
 
-static bool told_to_end(void)
-{
-	sigset_t set;
-
-	return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) || sigismember(&set, SIGINT) ||
-					 sigismember(&set, SIGHUP));
-}
-
 /* Whether thread_new() is to go on; else @error, from @why. */
 static bool wait_for_room(const char *name, unsigned int n_tries, uint64_t end_ns,
 			  const GError *why, GError **error)
@@ -45,7 +37,7 @@ static bool wait_for_room(const char *name, unsigned int n_tries, uint64_t end_n
 		g_propagate_error(error, g_error_copy(why));
 		return false;
 	}
-	if (told_to_end())
+	if (signals_pending())
 		return error_set(error, MOLT_ERROR_TOLD_TO_END,
 				 "told to end while there was no room for thread '%s'", name);
 	if (n_tries == 0)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/loop.h"
+#include "base/signals.h"
 
 /** struct reaping - One child that is waited for; @children: where its pid is listed */
 struct reaping {
@@ -83,25 +84,31 @@ static void *close_all(void *opaque)
 	return NULL;
 }
 
+static bool close_on_thread(int pipe_fd)
+{
+	g_autoptr(GThread) thread =
+		g_thread_try_new("close", close_all, GINT_TO_POINTER(MAX(pipe_fd, 0)), NULL);
+
+	return thread;
+}
+
 void children_serve_as_init(int pipe_fd)
 {
-	g_autoptr(GThread) thread = NULL;
-	static const int told[] = {SIGTERM, SIGINT, SIGHUP};
+	const struct timespec again = {.tv_sec = 1}, *wait = &again;
 	int number, status = W_EXITCODE(EXIT_FAILURE, 0);
 	sigset_t set;
 
 	if (getpid() != 1)
 		return;
-	sigemptyset(&set);
+	signals_mask(&set);
 	sigaddset(&set, SIGCHLD);
-	for (size_t i = 0; i < G_N_ELEMENTS(told); i++)
-		sigaddset(&set, told[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	/* A store may hang, and this process must reap. */
-	thread = g_thread_try_new("close", close_all, GINT_TO_POINTER(MAX(pipe_fd, 0)), NULL);
 	for (;;) {
+		/* A store may hang, and this process must reap; there may be room for a thread later. */
+		if (wait && close_on_thread(pipe_fd))
+			wait = NULL;
 		reap_until_none(&status);
-		number = sigwaitinfo(&set, NULL);
+		number = wait ? sigtimedwait(&set, NULL, wait) : sigwaitinfo(&set, NULL);
 		if (number > 0 && number != SIGCHLD)
 			kill(-1, number);
 	}

@@ -18,10 +18,17 @@ static bool check_mode(enum migration_mode mode, GError **error)
 				 migration_mode_name(mode));
 }
 
+/* Another try counts: it is the same migrate's. */
+static bool check_not_outgoing(const struct update *update, GError **error)
+{
+	return (!update->outgoing && !update->next_try.timer) ||
+	       error_set_generic(error, "There's a migration process in progress");
+}
+
 static bool check_idle(const struct update *update, GError **error)
 {
-	if (update->outgoing || update->next_try.timer)
-		return error_set_generic(error, "There's a migration process in progress");
+	if (!check_not_outgoing(update, error))
+		return false;
 	if (update->incoming || !update->machine)
 		return error_set_generic(error, "Guest is waiting for an incoming migration");
 	if (!owner_held(update->owner))
@@ -215,8 +222,8 @@ json_t *update_query_parameters(struct update *update)
 
 bool update_set_capabilities(struct update *update, const json_t *list, GError **error)
 {
-	if (update->outgoing)
-		return error_set_generic(error, "There's a migration process in progress");
+	if (!check_not_outgoing(update, error))
+		return false;
 	if (!migration_capabilities_set(&update->capabilities, list, error))
 		return false;
 	update->progress.events = update->capabilities.on[MIGRATION_CAP_EVENTS];

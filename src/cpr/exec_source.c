@@ -476,7 +476,7 @@ static json_t *file_json(const struct exec_source *es)
 		       : NULL;
 }
 
-/* Without a guardian (-1) and an attempt (0) it is a rehearsal's. */
+/* Without a guardian (-1) it is a rehearsal's. */
 static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_fd)
 {
 	struct update *update = es->base.update;
@@ -485,11 +485,12 @@ static json_t *envelope_json(struct exec_source *es, int state_fd, int sessions_
 		"{s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:o, "
 		"s:o, s:s?, s:i, s:o?, s:o}",
 		"offer", outgoing_offer(&es->base), "argv", strings_json(update->argv),
-		"environment", strings_json(environ), "attempt", (json_int_t)es->base.attempt,
-		"state-fd", state_fd, "sessions-fd", sessions_fd, "exec-fd", es->exec_fd,
-		"guardian-fd", es->guardian.pipe, "guardian-pid", (int)es->guardian.pid, "children",
-		pids_json(update->children), "record", update_record_to_json(update->record),
-		"begun-ns", (json_int_t)update->progress.begun_ns, "parameters",
+		"environment", strings_json(environ), "attempt",
+		(json_int_t)outgoing_attempt(&es->base), "state-fd", state_fd, "sessions-fd",
+		sessions_fd, "exec-fd", es->exec_fd, "guardian-fd", es->guardian.pipe,
+		"guardian-pid", (int)es->guardian.pid, "children", pids_json(update->children),
+		"record", update_record_to_json(update->record), "begun-ns",
+		(json_int_t)update->progress.begun_ns, "parameters",
 		migration_parameters_changed(&update->parameters), "capabilities",
 		migration_capabilities_changed(&update->capabilities), "pidfile",
 		update->config->pidfile, "file-fd", es->file ? state_file_fd(es->file) : -1, "file",

@@ -48,7 +48,7 @@ static void tell_step(void *opaque)
 {
 	const struct exec_target *et = opaque;
 
-	guardian_tell(et->envelope->guardian_fd, GUARDIAN_STEP);
+	guardian_beat(et->envelope->guardian_fd);
 }
 
 /* ---- taking over what was left ---- */
@@ -420,6 +420,7 @@ static void et_free(struct incoming *in)
 	struct exec_target *et = (struct exec_target *)in;
 
 	crash_disarm();
+	thread_set_patience(0, NULL, NULL);
 	loop_unwatch(&et->back);
 	loop_unwatch(&et->beat);
 	if (!et->failure && et->envelope->guardian_fd >= 0)
@@ -452,12 +453,13 @@ static void et_arrived(struct exec_target *et)
 
 	thread_set_patience(0, NULL, NULL);
 	release_children(et);
+	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
+			     reason);
+	/* What becomes of the file is said in the record. */
 	if (reason)
 		g_clear_pointer(&et->file, state_file_discard);
 	else
 		write_file(et);
-	update_record_finish(update->record, reason ? UPDATE_ROLLED_BACK : UPDATE_COMMITTED,
-			     reason);
 	update_own(update);
 	update_publish_record(update);
 	if (reason && update->record->new_pid != getpid())

@@ -141,6 +141,9 @@ void guardian_heed(void);
 /** guardian_tell() - Say a word on @pipe; that there is no guardian any more is no failure. */
 void guardian_tell(int pipe, enum guardian_word word);
 
+/** guardian_beat() - Say "step" unless a word is unread: one who is stopped must not fill @pipe, which blocks */
+void guardian_beat(int pipe);
+
 /**
  * guardian_release() - Say "end" and close @pipe; the child is reaped from the main loop
  * @children:	See children_reap()

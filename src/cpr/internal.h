@@ -206,6 +206,9 @@ void outgoing_undone(struct outgoing *out, const GError *error);
 /** outgoing_clear() - Free the common part. */
 void outgoing_clear(struct outgoing *out);
 
+/** outgoing_attempt() - What is handed over now is of; a rehearsal's is of none that can be taken. */
+uint64_t outgoing_attempt(const struct outgoing *out);
+
 /** outgoing_offer() - The offer's message; owned by the caller. */
 json_t *outgoing_offer(struct outgoing *out);
 

@@ -232,9 +232,14 @@ void source_unquiesce(void *ctx)
 /* Of a rehearsal's state: no attempt that anybody can take. */
 #define REHEARSED_ATTEMPT 1
 
+uint64_t outgoing_attempt(const struct outgoing *out)
+{
+	return out->offered ? out->attempt : REHEARSED_ATTEMPT;
+}
+
 static bool add_update_section(struct outgoing *out, struct state_writer *writer, GError **error)
 {
-	struct update_state state = {.attempt = out->offered ? out->attempt : REHEARSED_ATTEMPT};
+	struct update_state state = {.attempt = outgoing_attempt(out)};
 
 	memcpy(state.session, out->session, sizeof(state.session));
 	return state_writer_add(writer, UPDATE_SECTION, 0, &update_state_desc, &state, error);

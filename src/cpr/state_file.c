@@ -140,13 +140,7 @@ static void job_write(void *opaque)
 
 static void discard_now(void *opaque)
 {
-	struct state_file *file = opaque;
-	g_autoptr(GError) error = NULL;
-
-	if (job_start("state file", job_discard, state_file_free, file, &error))
-		return;
-	log_warn("'%s' stays: %s", file->path, error->message);
-	state_file_free(file);
+	job_insist("state file", job_discard, state_file_free, opaque);
 }
 
 void state_file_discard(struct state_file *file)
@@ -226,13 +220,8 @@ static void written(void *opaque)
 
 void state_file_write(struct state_file *file, GBytes *state, state_file_fn done, void *opaque)
 {
-	g_autoptr(GError) error = NULL;
-
 	file->state = g_bytes_ref(state);
 	file->done = done;
 	file->opaque = opaque;
-	if (job_start("state file", job_write, written, file, &error))
-		return;
-	done(opaque, error);
-	state_file_free(file);
+	job_insist("state file", job_write, written, file);
 }

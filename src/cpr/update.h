@@ -203,6 +203,5 @@ json_t *update_query_parameters(struct update *update);
 bool update_set_capabilities(struct update *update, const json_t *list, GError **error);
 json_t *update_query_capabilities(struct update *update);
 
-/** update_active() - Whether one is in progress: hot plug, reset of the machine and a second
- * migrate are refused then. */
+/** update_active() - Whether one is under way: hot plug and reset are refused then, not between tries. */
 bool update_active(const struct update *update);

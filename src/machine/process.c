@@ -148,19 +148,11 @@ bool pidfile_write(const struct pidfile *pidfile, GError **error)
 	return write_pid(pidfile->fd, pidfile->path, error);
 }
 
-/* How soon it is tried again when there is no room for a thread. */
-#define PID_AGAIN_MS 1000
-
-/**
- * struct pid_writing - One pidfile_write_later()
- * @fd:		Its own
- * @again:	Until a thread is asked for again
- */
+/** struct pid_writing - One pidfile_write_later(); @fd: its own */
 struct pid_writing {
 	int fd;
 	char *path;
 	GError *error;
-	GSource *again;
 };
 
 static void job_write(void *opaque)
@@ -185,16 +177,6 @@ static void written(void *opaque)
 	g_free(writing);
 }
 
-static gboolean start_writing(void *opaque)
-{
-	struct pid_writing *writing = opaque;
-
-	loop_unwatch(&writing->again);
-	if (!job_start("pid file", job_write, written, writing, NULL))
-		writing->again = loop_after_ms(PID_AGAIN_MS, start_writing, writing);
-	return G_SOURCE_REMOVE;
-}
-
 void pidfile_write_later(const struct pidfile *pidfile)
 {
 	struct pid_writing *writing = g_new0(struct pid_writing, 1);
@@ -206,7 +188,7 @@ void pidfile_write_later(const struct pidfile *pidfile)
 	if (writing->error)
 		written(writing);
 	else
-		(void)start_writing(writing);
+		job_insist("pid file", job_write, written, writing);
 }
 
 bool pidfile_check(const struct vm_config *config, GError **error)

@@ -172,6 +172,8 @@ def test_another_attempt_is_cancelled(vms):
     vm.qmp.wait_event("MIGRATION", SECONDS, status="setup")
     with pytest.raises(QmpError, match="in progress"):
         vm.qmp.cmd("migrate")
+    with pytest.raises(QmpError, match="in progress"):
+        vm.set_capabilities(pause_before_switchover=True)
     info = vm.qmp.cmd("query-migrate")
     assert (info["status"], info["update-stage"]) == ("setup", "again")
     assert info["update-record"]["result"] == "unchanged"

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/job.h"
 
+#include <dlfcn.h>
 #include <stdbool.h>
 
 /** struct work - @go: the thread waits for it */
@@ -68,10 +69,41 @@ static void test_abandoned(void)
 	g_assert_cmpuint(work.n_done, ==, 0);
 }
 
+static unsigned int n_refusals;
+
+/* In place of GLib's, for which the host would have to be full. */
+GThread *g_thread_try_new(const char *name, GThreadFunc fn, gpointer opaque, GError **error)
+{
+	GThread *(*real)(const char *, GThreadFunc, gpointer, GError **) =
+		(__typeof__(real))dlsym(RTLD_NEXT, "g_thread_try_new");
+
+	if (n_refusals == 0)
+		return real(name, fn, opaque, error);
+	n_refusals--;
+	g_set_error(error, G_THREAD_ERROR, G_THREAD_ERROR_AGAIN, "no room");
+	return NULL;
+}
+
+/* It is done once there is room. */
+static void test_insisted(void)
+{
+	struct work work = {.go = true};
+
+	n_refusals = 2;
+	g_assert_null(job_start("test", run, done, &work, NULL));
+	job_insist("test", run, done, &work);
+	g_assert_cmpuint(n_refusals, ==, 0);
+	while (!work.n_done)
+		g_main_context_iteration(NULL, TRUE);
+	g_assert_cmpuint(work.n_run, ==, 1);
+	g_assert_cmpuint(work.n_done, ==, 1);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/job/done", test_done);
 	g_test_add_func("/job/abandoned", test_abandoned);
+	g_test_add_func("/job/insisted", test_insisted);
 	return g_test_run();
 }
