@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -17,23 +16,24 @@
 #define AGAIN_US       2000
 #define TRIES_PER_BEAT 50
 
-/** struct patience_for_threads - See thread_set_patience() */
+/** struct patience_for_threads - See thread_set_patience(); @tries_left: UINT32_MAX: without end */
 static struct patience_for_threads {
-	uint32_t ms;
+	uint32_t tries_left;
 	void (*beat)(void *opaque);
 	void *opaque;
 } patience;
 
 void thread_set_patience(uint32_t ms, void (*beat)(void *opaque), void *opaque)
 {
-	patience = (struct patience_for_threads){ms, beat, opaque};
+	const uint32_t tries = ms == THREAD_FOR_EVER ? UINT32_MAX : ms * 1000 / AGAIN_US;
+
+	patience = (struct patience_for_threads){tries, beat, opaque};
 }
 
 /* Whether thread_new() is to go on; else @error, from @why. */
-static bool wait_for_room(const char *name, unsigned int n_tries, uint64_t end_ns,
-			  const GError *why, GError **error)
+static bool wait_for_room(const char *name, unsigned int n_tries, const GError *why, GError **error)
 {
-	if (!patience.ms || (patience.ms != THREAD_FOR_EVER && clock_now_ns() >= end_ns)) {
+	if (!patience.tries_left) {
 		g_propagate_error(error, g_error_copy(why));
 		return false;
 	}
@@ -46,21 +46,21 @@ static bool wait_for_room(const char *name, unsigned int n_tries, uint64_t end_n
 			 name, why->message);
 	if (patience.beat && n_tries % TRIES_PER_BEAT == 0)
 		patience.beat(patience.opaque);
+	if (patience.tries_left != UINT32_MAX)
+		patience.tries_left--;
 	g_usleep(AGAIN_US);
 	return true;
 }
 
 GThread *thread_new(const char *name, GThreadFunc run, void *opaque, GError **error)
 {
-	const uint64_t end_ns = clock_deadline_ms(patience.ms);
-
 	for (unsigned int n_tries = 0;; n_tries++) {
 		g_autoptr(GError) why = NULL;
 		GThread *thread = g_thread_try_new(name, run, opaque, &why);
 
 		if (thread)
 			return thread;
-		if (!wait_for_room(name, n_tries, end_ns, why, error))
+		if (!wait_for_room(name, n_tries, why, error))
 			return NULL;
 	}
 }

@@ -11,7 +11,8 @@
 #define THREAD_FOR_EVER UINT32_MAX
 
 /**
- * thread_set_patience() - How long thread_new() waits for room from now on, in ms; 0 in the beginning
+ * thread_set_patience() - How long thread_new() waits for room from now on
+ * @ms:		For all threads together, counted in tries of 2 ms at least; 0 in the beginning
  * @beat:	Called every 100 ms of such a wait, to tell who watches this process; may be NULL
  *
  * execve() ends the threads of a program, and what counts tasks (a pids cgroup, RLIMIT_NPROC,

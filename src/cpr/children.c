@@ -76,23 +76,18 @@ static void reap_until_none(int *status)
 /* What it has open is the guest's no more: the guest's process decides how long a lock is held. */
 static void *close_all(void *opaque)
 {
-	const unsigned int kept = GPOINTER_TO_INT(opaque);
-
-	if (kept > STDERR_FILENO + 1)
-		(void)close_range(STDERR_FILENO + 1, kept - 1, 0);
-	(void)close_range(MAX(kept, STDERR_FILENO) + 1, ~0U, 0);
+	(void)close_range(STDERR_FILENO + 1, ~0U, 0);
 	return NULL;
 }
 
-static bool close_on_thread(int pipe_fd)
+static bool close_on_thread(void)
 {
-	g_autoptr(GThread) thread =
-		g_thread_try_new("close", close_all, GINT_TO_POINTER(MAX(pipe_fd, 0)), NULL);
+	g_autoptr(GThread) thread = g_thread_try_new("close", close_all, NULL, NULL);
 
 	return thread;
 }
 
-void children_serve_as_init(int pipe_fd)
+void children_serve_as_init(void)
 {
 	const struct timespec again = {.tv_sec = 1}, *wait = &again;
 	int number, status = W_EXITCODE(EXIT_FAILURE, 0);
@@ -105,7 +100,7 @@ void children_serve_as_init(int pipe_fd)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	for (;;) {
 		/* A store may hang, and this process must reap; there may be room for a thread later. */
-		if (wait && close_on_thread(pipe_fd))
+		if (wait && close_on_thread())
 			wait = NULL;
 		reap_until_none(&status);
 		number = wait ? sigtimedwait(&set, NULL, wait) : sigwaitinfo(&set, NULL);

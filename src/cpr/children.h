@@ -24,9 +24,8 @@ void children_reap(GArray *children, pid_t pid, void (*then)(void));
 
 /**
  * children_serve_as_init() - Process 1 of a PID namespace: live as long as anybody does, end as the last
- * @pipe_fd:	For words to a guardian: stays open, for it takes the end of it for a word
  *
  * The kernel ends all others with process 1, and the guest may go on to further processes.  What this
  * process is told to end by, all are told.  Any other process: no-op.
  */
-void children_serve_as_init(int pipe_fd);
+void children_serve_as_init(void);

@@ -482,16 +482,20 @@ static bool seized(const struct exec_target *et)
 	       !owner_word_recall(owner_word(owner), et->envelope->attempt);
 }
 
-/* The end of this program, unless it is process 1 and others live: its guardian may get the guest. */
+void exec_serve_others(const char *why)
+{
+	if (getpid() != 1)
+		return;
+	log_error("%s", why);
+	log_flush(LOG_EXEC_MS);
+	crash_disarm();
+	guardian_ignore();
+	children_serve_as_init();
+}
+
 static void end_for_others(struct exec_target *et, const GError *why)
 {
-	if (getpid() == 1) {
-		log_error("%s", why->message);
-		log_flush(LOG_EXEC_MS);
-		guardian_ignore();
-		crash_disarm();
-		children_serve_as_init(et->envelope->guardian_fd);
-	}
+	exec_serve_others(why->message);
 	incoming_failed(&et->base, why);
 }
 
@@ -532,8 +536,8 @@ static void et_finished(void *ctx, enum stage_outcome outcome, const GError *err
 		et_arrived(et);
 		return;
 	}
-	/* Nobody brings the guest back. */
-	if (g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TOLD_TO_END)) {
+	/* Nobody brings the guest back; where the guardian has it, that is told to end. */
+	if (g_error_matches(error, MOLT_ERROR, MOLT_ERROR_TOLD_TO_END) && !seized(et)) {
 		guardian_tell(et->envelope->guardian_fd, GUARDIAN_DONE);
 		crash_disarm();
 		incoming_failed(&et->base, error);
@@ -578,6 +582,7 @@ struct incoming *exec_target_new(struct update *update, struct envelope *envelop
 	    !settle_config(update, owned, channels->deferred && !channels->main, &why)) {
 		envelope_exec_back(owned, update->inherited, NULL, why->message, &stuck);
 		error_set_generic(error, "the guest is lost: %s; %s", why->message, stuck->message);
+		exec_serve_others((*error)->message);
 		return NULL;
 	}
 	settle_settings(update, owned);

@@ -236,6 +236,13 @@ bool transfer_source_start(struct update *update, struct migration_channels *cha
 			   GError **error);
 bool exec_source_start(struct update *update, struct migration_channels *channels, GError **error);
 
+/**
+ * exec_serve_others() - This program ends, its guardian may get the guest or has it, and is its child
+ *
+ * As process 1 it must outlive them: says @why, does not return.  Any other process: no-op.
+ */
+void exec_serve_others(const char *why);
+
 /** exec_source_drop_next_try() - There will be none.  Return: whether one was waited for. */
 bool exec_source_drop_next_try(struct update *update);
 

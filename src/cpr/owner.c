@@ -241,8 +241,7 @@ _Atomic uint64_t *owner_word(struct owner *owner)
 
 bool owner_offer(struct owner *owner, uint64_t attempt, GError **error)
 {
-	return (owner->held &&
-		exchange(owner, owner->id, OWNER_OWNED, attempt, OWNER_OFFERED)) ||
+	return (owner->held && exchange(owner, owner->id, OWNER_OWNED, attempt, OWNER_OFFERED)) ||
 	       error_set_generic(error, "this process does not have the guest");
 }
 

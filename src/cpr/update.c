@@ -361,5 +361,7 @@ void update_exec_back(const char *reason)
 	envelope = envelope_read(&error);
 	if (envelope)
 		envelope_exec_back(envelope, NULL, NULL, reason, &error);
-	log_error("the guest is lost: %s", error->message);
+	g_prefix_error(&error, "the guest is lost: ");
+	exec_serve_others(error->message);
+	log_error("%s", error->message);
 }

@@ -82,7 +82,8 @@ void process_ready(int *ready_fd)
 	if (*ready_fd < 0)
 		return;
 	log_flush(READY_FLUSH_MS);
-	if (chdir("/") == 0 && null >= 0) {
+	/* It stays in its directory, by which the command line's paths mean the same to later programs. */
+	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);
 		dup2(null, STDERR_FILENO);

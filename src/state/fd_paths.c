@@ -248,7 +248,7 @@ void fd_paths_inherit(struct fd_source *src, const json_t *list)
 		const char *asked = json_string_value(json_object_get(entry, "asked"));
 		struct file_made *made;
 
-		if (!path || !asked)
+		if (!path)
 			continue;
 		made = g_new(struct file_made, 1);
 		*made = (struct file_made){
@@ -256,7 +256,8 @@ void fd_paths_inherit(struct fd_source *src, const json_t *list)
 			.dev = json_integer_value(json_object_get(entry, "dev")),
 			.ino = json_integer_value(json_object_get(entry, "ino")),
 			.born_ns = json_integer_value(json_object_get(entry, "born-ns"))};
-		g_hash_table_replace(src->left, g_strdup(asked), made);
+		/* Programs before "asked" was said made no difference. */
+		g_hash_table_replace(src->left, g_strdup(asked ? asked : path), made);
 	}
 }
 

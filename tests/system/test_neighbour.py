@@ -72,6 +72,9 @@ def test_exec(vms, direction):
             vm.exec(command=[binary])
             assert os.readlink(f"/proc/{vm.pid}/exe") == os.path.realpath(binary)
             vm.shared.assert_running()
+        # What the first program made is the last one's to remove.
+        vm.quit()
+        assert not os.path.exists(vm.qmp_path)
         return
     vm.qmp.cmd("migrate-set-parameters", **{"mode": "cpr-exec", "cpr-exec-command": [second]})
     vm.qmp.cmd("migrate", uri=f"file:{vm.tmp}/state")

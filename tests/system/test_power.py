@@ -192,6 +192,24 @@ def test_daemonize(vms, tmp_path):
     os.close(pidfd)
 
 
+def test_daemon_with_relative_paths(vms, tmp_path, monkeypatch):
+    """They mean the same to the program after an exec, which removes what lies there."""
+    monkeypatch.chdir(tmp_path)
+    vm = vms(args=["-daemonize", "-pidfile", "pid", "-serial", "unix:com1,server=on,wait=off"])
+    assert vm.process.wait(20) == 0
+    pid = int((tmp_path / "pid").read_text())
+    vm.shared.wait_started()
+    monkeypatch.chdir("/")
+    vm.exec()
+    vm.shared.assert_running()
+    assert int((tmp_path / "pid").read_text()) == pid
+    pidfd = os.pidfd_open(pid)
+    vm.qmp.cmd("quit")
+    assert select.select([pidfd], [], [], 20)[0], "it does not end"
+    os.close(pidfd)
+    assert not (tmp_path / "pid").exists() and not (tmp_path / "com1").exists()
+
+
 def test_high_memory(vms):
     """A page in each 2 MiB is written, so that the host need not have that much memory."""
     vm = vms(mem="5G", append="sparse")

@@ -78,7 +78,8 @@ static struct block_request *block_uring_reap(struct block_engine *engine)
 	for (unsigned int i = 0; i < n; i++) {
 		struct block_request *req = io_uring_cqe_get_data(cqes[i]);
 
-		req->step.result = cqes[i]->res;
+		/* It cancels what it finds no thread for; after an execve() there may be no room for one. */
+		req->step.result = cqes[i]->res == -ECANCELED ? -EAGAIN : cqes[i]->res;
 		req->next = NULL;
 		*tail = req;
 		tail = &req->next;

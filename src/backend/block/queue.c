@@ -141,8 +141,7 @@ static void block_step_done(struct block_queue *queue, struct block_request *req
 {
 	int64_t n = req->step.result;
 
-	/* io_uring cancels what it finds no thread for: after an execve() there may be no room for one. */
-	if (n != -EAGAIN && n != -EINTR && n != -ECANCELED) {
+	if (n != -EAGAIN && n != -EINTR) {
 		block_request_go_on(queue, req);
 		return;
 	}

@@ -60,6 +60,20 @@ static void test_with_patience(void)
 	g_assert_cmpuint(n_beats, >=, 1);
 }
 
+/* Places that come one by one do not make a pause longer and longer. */
+static void test_for_all_together(void)
+{
+	g_autoptr(GError) error = NULL;
+
+	g_thread_join(try_new(20, 6, &error));
+	g_assert_no_error(error);
+	n_refusals = 6;
+	n_tries = 0;
+	g_assert_null(thread_new("two", run, NULL, &error));
+	g_assert_error(error, G_THREAD_ERROR, G_THREAD_ERROR_AGAIN);
+	g_assert_cmpuint(n_tries, ==, 5);
+}
+
 /* Whoever watches hears of it all the while. */
 static void test_for_ever(void)
 {
@@ -93,6 +107,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/thread/without-patience", test_without_patience);
 	g_test_add_func("/thread/with-patience", test_with_patience);
+	g_test_add_func("/thread/for-all-together", test_for_all_together);
 	g_test_add_func("/thread/for-ever", test_for_ever);
 	g_test_add_func("/thread/told-to-end", test_told_to_end);
 	return g_test_run();
