@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "cpr/internal.h"
 
@@ -84,7 +85,7 @@ static bool resume(struct update *update, GError **error)
 	return true;
 }
 
-bool update_migrate(struct update *update, const json_t *args, GError **error)
+static bool migrate(struct update *update, const json_t *args, GError **error)
 {
 	const enum migration_mode mode = migration_parameters_mode(&update->parameters);
 	struct migration_channels channels = {0};
@@ -97,6 +98,18 @@ bool update_migrate(struct update *update, const json_t *args, GError **error)
 	ok = start(update, mode, &channels, error);
 	migration_channels_clear(&channels);
 	return ok;
+}
+
+bool update_migrate(struct update *update, const json_t *args, GError **error)
+{
+	g_autoptr(GError) why = NULL;
+
+	if (migrate(update, args, &why))
+		return true;
+	/* There is no record of an update that has not begun. */
+	log_warn("migrate was refused: %s", why->message);
+	g_propagate_error(error, g_steal_pointer(&why));
+	return false;
 }
 
 void update_cancel(struct update *update)
@@ -133,6 +146,7 @@ bool update_incoming(struct update *update, const json_t *args, GError **error)
 	struct incoming *in = update->incoming;
 	struct migration_channels channels = {0};
 	const json_t *exits = json_object_get(args, "exit-on-error");
+	bool ok;
 
 	if (!in && update->config->incoming->len > 0)
 		return error_set_generic(error, "The incoming migration has already been started");
@@ -153,10 +167,14 @@ bool update_incoming(struct update *update, const json_t *args, GError **error)
 	migration_channels_clear(&channels);
 	/* At once: whoever asks for the status next finds the guest running. */
 	in->in_command = true;
-	in->main_named(in);
+	ok = in->main_named(in, error);
 	if (update->incoming)
 		update->incoming->in_command = false;
-	return true;
+	if (!ok) {
+		in->started = false;
+		g_clear_pointer(&in->channels.main, migration_address_free);
+	}
+	return ok;
 }
 
 /* ---- queries and settings ---- */

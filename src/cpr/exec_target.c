@@ -278,14 +278,14 @@ static GBytes *read_state(struct exec_target *et, GError **error)
  * migrate-incoming has come.  With exit-on-error off, a file that holds no such state is reported and
  * another one may be named; nothing has been touched so far.
  */
-static void et_main_named(struct incoming *in)
+static bool et_main_named(struct incoming *in, GError **unused)
 {
 	struct exec_target *et = (struct exec_target *)in;
 	struct migration_progress *progress = &in->update->progress;
 	g_autoptr(GError) error = NULL;
 
 	if (!stage_run_awaits_manager(&in->run))
-		return;
+		return true;
 	if (progress->status == MIGRATION_FAILED) {
 		migration_progress_set(progress, MIGRATION_SETUP);
 		migration_progress_set(progress, MIGRATION_ACTIVE);
@@ -300,11 +300,12 @@ static void et_main_named(struct incoming *in)
 		tell_step(et);
 		g_clear_pointer(&progress->error_desc, g_free);
 		stage_run_continue(&in->run, NULL);
-		return;
+		return true;
 	}
 	g_clear_pointer(&in->channels.main, migration_address_free);
 	in->started = false;
 	migration_progress_fail(progress, error->message);
+	return true;
 }
 
 static enum stage_result et_state(void *ctx, GError **error)

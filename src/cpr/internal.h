@@ -255,7 +255,8 @@ bool exec_source_drop_next_try(struct update *update);
  * @channels:	From the command line, the main one perhaps from migrate-incoming
  * @started:	migrate-incoming was used, or not needed
  * @abandon:	Give the guest back before @start; NULL: it is not here yet
- * @main_named:	Called when migrate-incoming has named the main channel
+ * @main_named:	Called when migrate-incoming has named the main channel; false with @error: nothing has
+ *		happened, and another one may be named
  * @in_command:	migrate-incoming is on the stack: its reply comes before anything that ends this
  *		program
  * @exit_on_error: A failure ends the process
@@ -267,7 +268,7 @@ struct incoming {
 	void (*free)(struct incoming *in);
 	void (*start)(struct incoming *in);
 	void (*abandon)(struct incoming *in, const char *reason);
-	void (*main_named)(struct incoming *in);
+	bool (*main_named)(struct incoming *in, GError **error);
 	struct migration_channels channels;
 	bool started;
 	bool in_command;

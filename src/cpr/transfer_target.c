@@ -414,15 +414,17 @@ static enum stage_result tt_main(void *ctx, GError **error)
 }
 
 /* migrate-incoming has come while or before the stage "main" waits for it. */
-static void tt_main_named(struct incoming *in)
+static bool tt_main_named(struct incoming *in, GError **error)
 {
 	struct transfer_target *tt = (struct transfer_target *)in;
-	GError *error = NULL;
+	enum stage_result result;
 
 	if (!stage_run_awaits_manager(&in->run))
-		return;
-	if (open_main(tt, &error) != STAGE_PENDING)
-		stage_run_continue(&in->run, error);
+		return true;
+	result = open_main(tt, error);
+	if (result == STAGE_DONE)
+		stage_run_continue(&in->run, NULL);
+	return result != STAGE_FAILED;
 }
 
 static bool join_fits(struct transfer_target *tt, enum frame_type type, const json_t *body)

@@ -196,8 +196,11 @@ def test_one_at_a_time(vms):
         new.qmp.cmd("migrate-incoming", channels=[
             {"channel-type": t, "addr": {"transport": "socket", "type": "unix", "path": "/x"}}
             for t in ("main", "cpr")])
+    with pytest.raises(QmpError, match="main channel: .*/not/there/x"):
+        new.qmp.cmd("migrate-incoming", uri="unix:/not/there/x")
     new.qmp.cmd("migrate-incoming", uri=f"unix:{new.main_path}")
     vm.qmp.wait_status(("completed",))
+    assert "migrate was refused: There's a migration process in progress" in vm.log_text()
     with pytest.raises(QmpError, match="already been started"):
         new.qmp.cmd("migrate-incoming", uri="unix:/x")
     with pytest.raises(QmpError, match="previous migration"):

@@ -29,7 +29,7 @@ STUCK = r"a thread waits for '.*' since .* s; cpr-exec would wait for it"
 BUSY = r"virtio-blk (queue 0: 1 request)"
 
 
-@pytest.fixture(params=["io_uring", "threads"])
+@pytest.fixture(params=["io_uring", "threads", "io_uring,cache=none"])
 def guest(request, vms, hung_disk):  # noqa: F811
     """A guest that writes and reads, with a request held by its disk's storage: (vm, disk)."""
     disk = hung_disk()

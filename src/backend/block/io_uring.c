@@ -3,11 +3,14 @@
 #include "backend/block/engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 
 #define REAP_BATCH 64
 
@@ -15,6 +18,7 @@
  * struct block_uring - A ring
  * @base:	Its event descriptor is the ring's own: readable while completions are there
  * @fd:		The image, not owned
+ * @by_worker:	Reads and writes are begun on a thread of the kernel's, not where they are submitted
  *
  * The image is not registered with the ring, although that would spare the kernel a look-up per
  * step: rings are torn down after their process has gone, and would hold the image's lock till then.
@@ -26,7 +30,21 @@ struct block_uring {
 	struct block_engine base;
 	struct io_uring ring;
 	int fd;
+	bool by_worker;
 };
+
+/*
+ * Whether submitting a read may wait for the store, with the device's lock held.  The kernel takes a file
+ * system without a block device for one that never waits when it is asked not to
+ * (io_uring/rw.c, io_bdev_nowait()); FUSE does, for files opened with O_DIRECT.  Asks no store.
+ */
+static bool submission_waits(int fd)
+{
+	struct statx st;
+
+	return fcntl(fd, F_GETFL) & O_DIRECT && fd_look(fd, STATX_TYPE, &st) &&
+	       S_ISREG(st.stx_mode) && st.stx_dev_major == 0;
+}
 
 static void block_uring_push(struct block_engine *engine, struct block_request *req)
 {
@@ -52,6 +70,8 @@ static void block_uring_push(struct block_engine *engine, struct block_request *
 					step->len_bytes);
 		break;
 	}
+	if (uring->by_worker)
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	io_uring_sqe_set_data(sqe, req);
 }
 
@@ -133,6 +153,7 @@ struct block_engine *block_uring_new(int fd, uint32_t depth, GError **error)
 	uring->base.ops = &block_uring_ops;
 	uring->base.event_fd = uring->ring.ring_fd;
 	uring->fd = fd;
+	uring->by_worker = submission_waits(fd);
 	if (!block_uring_probe(&uring->ring, error)) {
 		block_uring_free(&uring->base);
 		return NULL;
