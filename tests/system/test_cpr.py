@@ -398,7 +398,7 @@ def test_bad_main_channel(vms):
     info = vm.qmp.cmd("query-migrate")
     assert info["status"] == "failed" and "No such file" in info["error-desc"]
     assert json.dumps(info["update-record"]["phases"])
-    vm.assert_fds(fds)
+    assert vm.open_fds() == fds
     vm.shared.assert_running()
 
 

@@ -282,7 +282,11 @@ static void test_errors(struct fixture *f, const void *data)
 {
 	static const struct {
 		int err, result;
-	} cases[] = {{EIO, -EIO}, {ENOSPC, -ENOSPC}, {EDQUOT, -ENOSPC}, {EROFS, -EROFS}};
+	} cases[] = {{EIO, -EIO},
+		     {ENOSPC, -ENOSPC},
+		     {EDQUOT, -ENOSPC},
+		     {EROFS, -EROFS},
+		     {ECANCELED, -ECANCELED}};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		fail(f, 1, BLOCK_STEP_WRITEV, 0, cases[i].err);
